@@ -1,0 +1,78 @@
+"""What a dataset is: problems with answers, split so that no question straddles two splits, and a grader."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from pydantic import Field
+
+from atlas.errors import SpecError
+from atlas.grading import Verdict, grade
+from atlas.spec import Spec
+
+
+@dataclass(frozen=True)
+class Example:
+    """One problem. `messages` is the prompt and never holds the solution or the answer."""
+
+    id: str
+    group: str
+    """Examples of one group (rewordings of one question) are always in the same split."""
+    messages: tuple[dict[str, str], ...]
+    """The prompt as chat messages: `{"role": ..., "content": ...}`, ending with the user's turn."""
+    answer: str
+    """The gold answer."""
+    solution: str | None = None
+    """A worked solution to imitate, ending with the answer: sft's target, gkd's off-policy completion."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Disjoint in `group`. `dev` and `test` hold one example per group, so that their items are independent."""
+
+    train: Sequence[Example]
+    dev: Sequence[Example]
+    test: Sequence[Example]
+
+    def fingerprint(self, split: str) -> str:
+        """sha256 over the split's content and order: equal fingerprints mean the same problems."""
+        digest = hashlib.sha256()
+        for example in getattr(self, split):
+            digest.update(json.dumps(asdict(example), sort_keys=True).encode("utf-8", "surrogatepass") + b"\n")
+        return digest.hexdigest()
+
+
+class Dataset(Spec, ABC):
+    """A source of problems. `score` is both GRPO's reward and the pass rate, so the two can never disagree."""
+
+    dev_size: int = Field(200, ge=0)
+    """Problems held out for choosing a checkpoint."""
+    test_size: int = Field(1000, ge=0)
+    """Problems held out for the final score."""
+    train_size: int | None = Field(None, ge=1)
+    """Use only this many training rows. Default: all that are not held out."""
+    split_seed: int = Field(0, ge=0)
+    """Which questions are held out. Runs are comparable only with equal splits."""
+    system: str | None = None
+    """System message put before every problem."""
+    instruction: str = ""
+    """Text put after every problem, such as how to write the answer."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises SpecError (paths below `dataset`) for what can be seen without the network: missing files,
+        missing columns, too few problems."""
+
+    @abstractmethod
+    def load(self) -> Splits:
+        """Reads everything. Raises SpecError as `check` does, and RunFailed if the hub cannot be reached."""
+
+    def grade(self, example: Example, completion: str) -> Verdict:
+        """Whether an answer was found in the completion, and whether it is right."""
+        return grade(completion, example.answer)
+
+    def score(self, example: Example, completion: str) -> float:
+        """1.0 for a right answer, else 0.0."""
+        return float(self.grade(example, completion).correct)

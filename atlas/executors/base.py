@@ -1,0 +1,25 @@
+"""What an executor is: the thing that starts a worker somewhere."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from atlas.spec import Spec
+
+
+class Executor(Spec, ABC):
+    """Starts `python -m atlas.worker RUN_DIR` where the run directory can be seen. Stateless: what it must
+    remember is in the handle, a string that the store keeps."""
+
+    @abstractmethod
+    def launch(self, run_dir: Path, gpus: Sequence[int]) -> str:
+        """Starts the worker on these GPU indices (empty: CPU) and returns its handle at once.
+        Raises ExecutorError with the reason if it cannot be started."""
+
+    @abstractmethod
+    def alive(self, handle: str) -> bool:
+        """Whether the worker still runs. A recycled process id is not alive."""
+
+    @abstractmethod
+    def terminate(self, handle: str, force: bool = False) -> None:
+        """Asks the worker's whole process tree to checkpoint and stop; with `force`, kills it. Idempotent."""

@@ -1,0 +1,47 @@
+"""Group relative policy optimization with a binary answer reward."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from atlas.errors import SpecError
+from atlas.methods.base import Method
+
+if TYPE_CHECKING:
+    from atlas.job import JobSpec
+    from atlas.run import Run
+
+
+class Grpo(Method):
+    """GRPO (arXiv:2402.03300): the reward is the dataset's own grader, 1 for a right answer, else 0. No teacher.
+
+    The loss is averaged over all completion tokens of a step (DAPO, arXiv:2503.14476, eq. 8).
+    """
+
+    type: Literal["grpo"] = "grpo"
+    samples_rollouts: ClassVar[bool] = True
+
+    num_generations: int = Field(8, ge=2)
+    """Completions per prompt, G. A group whose rewards are all equal teaches nothing."""
+    beta: float = Field(0.0, ge=0)
+    """Weight of the KL penalty against the initial student. 0 keeps no reference model in memory."""
+    epsilon: float = Field(0.2, gt=0, lt=1)
+    """The probability ratio is clipped to 1 +- epsilon."""
+    scale_rewards: bool = False
+    """Divide advantages by the group's standard deviation; off as in Dr. GRPO (arXiv:2503.20783)."""
+
+    def check(self, job: "JobSpec") -> None:
+        super().check(job)
+        assert job.training is not None
+        if job.training.batch_size % self.num_generations:
+            raise SpecError(
+                f"batch_size counts rollouts and must be a multiple of num_generations ({self.num_generations}), "
+                f"got {job.training.batch_size}",
+                "training.batch_size",
+            )
+
+    def train(self, run: "Run") -> Path:
+        from atlas.training.grpo import train
+
+        return train(run, self)

@@ -1,0 +1,207 @@
+"""A run directory, seen from inside the job: what the worker reads and the only place it writes to.
+
+    spec.json      in   the resolved job and where it came from
+    metrics.jsonl  out  append-only, one writer. A line is one JSON object:
+                        {"step": 10, "clocks": {...}, "values": {"train/loss": 0.3}}   NaN is written as "NaN"
+                        {"progress": {"phase": "train", "step": 10, "total": 100}}
+                        {"event": "checkpoint", "message": "..."}
+                        {"rewind": 40}     resumed from step 40: everything after it is computed again
+    samples.jsonl  out  evaluated completions, one `Sample` a line; the same `rewind` lines
+    result.json    out  written last, atomically: its presence means "finished"
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from atlas.job import JobSpec
+
+logger = logging.getLogger(__name__)
+
+CLOCKS = ("wall_seconds", "train_seconds", "gpu_seconds", "tokens_generated", "tokens_trained", "rollouts")
+"""What every metric can be drawn over. `gpu_seconds` is train_seconds x devices; the CPU counts as one device."""
+
+
+@dataclass
+class Clock:
+    """Time and work so far, over all attempts of the run. `train_seconds` leaves out loading and evaluation."""
+
+    wall_seconds: float = 0.0
+    train_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    tokens_generated: int = 0
+    tokens_trained: int = 0
+    rollouts: int = 0
+    devices: int = 1
+    phase_seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds per phase since the last `take_phases`."""
+    _wall_mark: float = field(default_factory=time.monotonic)
+    _train_mark: float | None = None
+
+    def readings(self) -> dict[str, float]:
+        """The clocks now, for one metric line."""
+        self._advance()
+        return {name: getattr(self, name) for name in CLOCKS}
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """The training clock runs inside this block."""
+        self._advance()
+        self._train_mark = time.monotonic()
+        try:
+            yield
+        finally:
+            self._advance()
+            self._train_mark = None
+
+    @contextmanager
+    def phase(self, name: str, training: bool = True) -> Iterator[None]:
+        """Adds the block's time to a phase. With `training=False` the training clock stands still inside it."""
+        self._advance()
+        started, paused = time.monotonic(), self._train_mark is not None and not training
+        if paused:
+            self._train_mark = None
+        try:
+            yield
+        finally:
+            self._advance()
+            if paused:
+                self._train_mark = time.monotonic()
+            self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + time.monotonic() - started
+
+    def take_phases(self) -> dict[str, float]:
+        """`phase/<name>_seconds` since the last call, and starts over."""
+        phases, self.phase_seconds = self.phase_seconds, {}
+        return {f"phase/{name}_seconds": seconds for name, seconds in phases.items()}
+
+    def restore(self, readings: Mapping[str, float]) -> None:
+        """Goes on from the clocks of a checkpoint."""
+        for name in CLOCKS:
+            setattr(self, name, readings[name])
+        self._wall_mark = time.monotonic()
+
+    def _advance(self) -> None:
+        now = time.monotonic()
+        self.wall_seconds += now - self._wall_mark
+        self._wall_mark = now
+        if self._train_mark is not None:
+            self.train_seconds += now - self._train_mark
+            self.gpu_seconds += (now - self._train_mark) * self.devices
+            self._train_mark = now
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One evaluated completion."""
+
+    problem_id: str
+    completion: str
+    extracted: str | None
+    found: bool
+    correct: bool
+    tokens: int
+    clipped: bool
+    sample: int = 0
+    """0-based number among the completions of the same problem."""
+
+
+class Run:
+    """The job's side of the run directory. Logging never raises and never waits for the network."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.document = json.loads((directory / "spec.json").read_text())
+        self.id: str = self.document["run_id"]
+        self.job = JobSpec.model_validate_json(json.dumps(self.document["job"]))
+        self.clock = Clock()
+        self.stop_requested = False
+        """Set by SIGTERM: checkpoint at the next step's end, then stop."""
+        self.summary: dict[str, Any] = {}
+        """What the method adds to result.json."""
+        self.step = 0
+        self._metrics = _open_for_append(directory / "metrics.jsonl")
+        self._samples = _open_for_append(directory / "samples.jsonl")
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    def log(self, values: Mapping[str, float | None], step: int) -> None:
+        """Appends one metric line with the clocks of now. A value that is None is left out."""
+        self.step = max(self.step, step)
+        shown = {name: _plain(value) for name, value in values.items() if value is not None}
+        self._write(self._metrics, {"step": step, "clocks": self.clock.readings(), "values": shown})
+
+    def log_samples(self, samples: Sequence[Sample], step: int, split: str) -> None:
+        """Appends evaluated completions."""
+        for sample in samples:
+            self._write(self._samples, {"step": step, "split": split, **asdict(sample)})
+
+    def progress(self, phase: str, step: int | None = None, total: int | None = None) -> None:
+        """Says what the job is doing, for the live display."""
+        self._write(self._metrics, {"progress": {"phase": phase, "step": step, "total": total}})
+
+    def event(self, kind: str, message: str) -> None:
+        """Records something worth knowing afterwards, such as a checkpoint that was passed over."""
+        self._write(self._metrics, {"event": kind, "message": message})
+
+    def rewind(self, step: int) -> None:
+        """Declares everything logged after `step` void, because it is about to be computed again."""
+        self.step = step
+        for stream in (self._metrics, self._samples):
+            self._write(stream, {"rewind": step})
+
+    def flush(self) -> None:
+        """Puts everything logged so far on the disk: call before a checkpoint."""
+        for stream in (self._metrics, self._samples):
+            try:
+                os.fsync(stream.fileno())
+            except OSError:
+                logger.exception("could not flush %s", stream.name)
+
+    def finish(self, state: str, **result: Any) -> None:
+        """Writes result.json atomically."""
+        self.flush()
+        document = {"state": state, "step": self.step, "clocks": self.clock.readings(), **result, "summary": self.summary}
+        temporary = self.directory / "result.json.part"
+        with open(temporary, "w", opener=_private) as file:
+            json.dump(document, file, indent=2, default=str)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.directory / "result.json")
+
+    def _write(self, stream: IO[str], record: dict[str, Any]) -> None:
+        try:
+            stream.write(json.dumps(record, ensure_ascii=True) + "\n")
+            stream.flush()
+        except (OSError, ValueError, TypeError):
+            logger.exception("could not write to %s", stream.name)
+
+
+def _plain(value: float) -> float | str:
+    """JSON has no NaN and no infinity; the store reads these words back."""
+    value = float(value)
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _open_for_append(path: Path) -> IO[str]:
+    """Opens for appending; a torn last line of a killed worker is closed off, so that it spoils only itself."""
+    torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
+    stream = open(path, "a", encoding="utf-8", opener=_private)
+    if torn:
+        stream.write("\n")
+        stream.flush()
+    return stream
