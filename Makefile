@@ -1,6 +1,9 @@
 # Two commands do everything; each makes .venv when it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Without a GPU, PyTorch's own index has a CPU build; the default one pulls gigabytes of CUDA.
+TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || echo --retries 1 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu)
 
 .PHONY: quickstart test install
 
@@ -17,6 +20,6 @@ install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[train,dashboard,dev]"
+	$(PIP) $(TORCH_INDEX) "torch==2.13.0"
+	$(PIP) --editable ".[train,dashboard,dev]"
 	touch $@

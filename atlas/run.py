@@ -44,6 +44,7 @@ class Clock:
     """Seconds per phase since the last `take_phases`."""
     _wall_mark: float = field(default_factory=time.monotonic)
     _train_mark: float | None = None
+    _phase: str | None = None
 
     def readings(self) -> dict[str, float]:
         """The clocks now, for one metric line."""
@@ -63,9 +64,13 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str, training: bool = True) -> Iterator[None]:
-        """Adds the block's time to a phase. With `training=False` the training clock stands still inside it."""
+        """Adds the block's time to a phase. With `training=False` the training clock stands still inside it.
+
+        Phases never overlap: while an inner one runs, the outer one stands still.
+        """
         self._advance()
-        started, paused = time.monotonic(), self._train_mark is not None and not training
+        outer, self._phase = self._phase, name
+        paused = self._train_mark is not None and not training
         if paused:
             self._train_mark = None
         try:
@@ -74,10 +79,11 @@ class Clock:
             self._advance()
             if paused:
                 self._train_mark = time.monotonic()
-            self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + time.monotonic() - started
+            self._phase = outer
 
     def take_phases(self) -> dict[str, float]:
         """`phase/<name>_seconds` since the last call, and starts over."""
+        self._advance()
         phases, self.phase_seconds = self.phase_seconds, {}
         return {f"phase/{name}_seconds": seconds for name, seconds in phases.items()}
 
@@ -90,6 +96,8 @@ class Clock:
     def _advance(self) -> None:
         now = time.monotonic()
         self.wall_seconds += now - self._wall_mark
+        if self._phase is not None:
+            self.phase_seconds[self._phase] = self.phase_seconds.get(self._phase, 0.0) + now - self._wall_mark
         self._wall_mark = now
         if self._train_mark is not None:
             self.train_seconds += now - self._train_mark
@@ -112,6 +120,10 @@ class Sample:
     """0-based number among the completions of the same problem."""
 
 
+class Stopped(Exception):
+    """Raised by a method that saw `Run.stop_requested`, saved a checkpoint, and ended early."""
+
+
 class Run:
     """The job's side of the run directory. Logging never raises and never waits for the network."""
 
@@ -126,6 +138,8 @@ class Run:
         self.summary: dict[str, Any] = {}
         """What the method adds to result.json."""
         self.step = 0
+        self.planned_step = 0
+        """The step at which training is complete."""
         self._metrics = _open_for_append(directory / "metrics.jsonl")
         self._samples = _open_for_append(directory / "samples.jsonl")
 
@@ -145,7 +159,9 @@ class Run:
             self._write(self._samples, {"step": step, "split": split, **asdict(sample)})
 
     def progress(self, phase: str, step: int | None = None, total: int | None = None) -> None:
-        """Says what the job is doing, for the live display."""
+        """Says what the job is doing, for the live display. The total of phase `train` is the planned step."""
+        if phase == "train" and total is not None:
+            self.planned_step = total
         self._write(self._metrics, {"progress": {"phase": phase, "step": step, "total": total}})
 
     def event(self, kind: str, message: str) -> None:
@@ -153,8 +169,8 @@ class Run:
         self._write(self._metrics, {"event": kind, "message": message})
 
     def rewind(self, step: int) -> None:
-        """Declares everything logged after `step` void, because it is about to be computed again."""
-        self.step = step
+        """Declares everything logged after `step` void, because it is about to be computed again; -1 voids all."""
+        self.step = max(step, 0)
         for stream in (self._metrics, self._samples):
             self._write(stream, {"rewind": step})
 
@@ -171,7 +187,7 @@ class Run:
         self.flush()
         document = {"state": state, "step": self.step, "clocks": self.clock.readings(), **result, "summary": self.summary}
         temporary = self.directory / "result.json.part"
-        with open(temporary, "w", opener=_private) as file:
+        with open_private(temporary, "w") as file:
             json.dump(document, file, indent=2, default=str)
             file.flush()
             os.fsync(file.fileno())
@@ -193,14 +209,15 @@ def _plain(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def open_private(path: Path, mode: str) -> IO[str]:
+    """Opens a text file that only its owner can read."""
+    return open(path, mode, encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def _open_for_append(path: Path) -> IO[str]:
     """Opens for appending; a torn last line of a killed worker is closed off, so that it spoils only itself."""
     torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
-    stream = open(path, "a", encoding="utf-8", opener=_private)
+    stream = open_private(path, "a")
     if torn:
         stream.write("\n")
         stream.flush()

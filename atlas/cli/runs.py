@@ -1,0 +1,180 @@
+"""Commands that read runs: ls, show, logs, reindex. Each first settles what the run directories hold."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atlas.cli.options import Json, RunReference
+
+if TYPE_CHECKING:
+    from atlas.store import RunRecord, Store
+
+_POLL_SECONDS = 0.5
+
+
+def list_runs(
+    state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only runs of this job name.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only runs with this tag.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List runs, newest first."""
+    from atlas.cli.tables import run_document
+
+    store = _settled_store()
+    runs = store.runs(states=(state,) if state else None, name=name, tag=tag, limit=limit)
+    if as_json:
+        typer.echo(json.dumps([run_document(store, run) for run in runs], indent=2))
+        return
+    if not runs:
+        typer.echo("no runs; `atlas submit SPEC` starts one", err=True)
+        return
+    _print_runs(store, runs)
+
+
+def show(
+    reference: RunReference,
+    spec: Annotated[bool, typer.Option("--spec", help="Print the job as it was submitted.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show one run: state, failure, evaluations, newest metrics, events."""
+    from atlas.cli.tables import run_document
+
+    store = _settled_store()
+    run = store.run(reference)
+    if spec:
+        _print_spec(store, run, as_json)
+    elif as_json:
+        document = run_document(store, run)
+        document["events"] = [event.model_dump(mode="json") for event in store.events(run.id)]
+        document["spec"] = json.loads(store.spec(run.id))
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        _print_run(store, run)
+
+
+def logs(
+    reference: RunReference,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines to begin with.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Print what the worker wrote to stdout and stderr."""
+    from atlas.cli.tables import exit_code, printable
+    from atlas.scheduler import settle
+    from atlas.store import ENDED
+    from atlas.worker import log_tail
+
+    store = _settled_store()
+    run = store.run(reference)
+    log = Path(run.run_dir) / "worker.log"
+    position = log.stat().st_size if log.exists() else 0
+    tail = log_tail(Path(run.run_dir), lines)
+    if as_json:
+        typer.echo(json.dumps({"run": run.id, "state": run.state, "lines": tail.splitlines()}, indent=2))
+        return
+    typer.echo(printable(tail) if tail else f"no output yet ({run.state})")
+    while follow and run.state not in ENDED:
+        try:
+            time.sleep(_POLL_SECONDS)
+        except KeyboardInterrupt:
+            return
+        settle(store)
+        run = store.run(run.id)
+        if log.exists():
+            with open(log, "rb") as file:
+                file.seek(position)
+                text = file.read()
+            position += len(text)
+            typer.echo(printable(text.decode("utf-8", "replace")), nl=False)
+    if follow:
+        raise typer.Exit(exit_code(run))
+
+
+def reindex() -> None:
+    """Rebuild the database from the run directories."""
+    from atlas.store import home_from_environment
+    from atlas.store import reindex as rebuild
+
+    home = home_from_environment()
+    typer.echo(f"{rebuild(home)} runs of {home} are in the database again")
+
+
+def _settled_store() -> "Store":
+    from atlas.scheduler import settle
+    from atlas.store import Store, home_from_environment
+
+    store = Store.open(home_from_environment())
+    settle(store)
+    return store
+
+
+def _print_runs(store: "Store", runs: "list[RunRecord]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from atlas.cli.tables import duration, rate_with_interval
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "state", "method", "student", "teacher", "step", "pass rate", "age"):
+        table.add_column(column, overflow="fold" if column == "run" else "ellipsis", no_wrap=column != "run")
+    for run in runs:
+        table.add_row(
+            run.id,
+            run.state,
+            run.method,
+            Path(run.student).name,
+            Path(run.teacher).name if run.teacher else "",
+            f"{run.step if run.step is not None else '-'}/{run.planned_steps if run.planned_steps is not None else '?'}",
+            rate_with_interval(store.latest(run.id)),
+            duration(time.time() - run.created_seconds),
+        )
+    Console().print(table)
+
+
+def _print_spec(store: "Store", run: "RunRecord", as_json: bool) -> None:
+    document = json.loads((Path(run.run_dir) / "spec.json").read_text())
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+        return
+    typer.echo(f"# spec as submitted, sha256 {run.spec_digest}, from {document['spec_file'] or 'another run'}")
+    typer.echo(document["spec_text"] or json.dumps(document["job"], indent=2))
+
+
+def _print_run(store: "Store", run: "RunRecord") -> None:
+    from atlas.cli.tables import duration, failure_text, percent_with_interval, printable, summary_of
+
+    teacher = f" <- {run.teacher}" if run.teacher else ""
+    typer.echo(f"{run.id}  {run.state}{printable(failure_text(run))}")
+    typer.echo(f"  {run.method} on {run.dataset}: {run.student}{teacher}")
+    typer.echo(f"  directory  {run.run_dir}")
+    typer.echo(f"  step       {run.step if run.step is not None else '-'} of {run.planned_steps or '?'}")
+    if run.notes:
+        typer.echo(f"  notes      {printable(run.notes)}")
+    summary = summary_of(store, run)
+    if summary:
+        for label in ("first", "peak", "last"):
+            point = getattr(summary, label)
+            rate = percent_with_interval(point.pass_rate, point.low, point.high)
+            typer.echo(f"  {label:<10} pass rate {rate} at step {point.step}, {duration(point.train_seconds)} of training")
+    latest = store.latest(run.id)
+    if latest:
+        typer.echo("  newest metrics")
+        for name, value in sorted(latest.items()):
+            typer.echo(f"    {name:<40} {value:.6g}")
+    typer.echo("  events")
+    for event in store.events(run.id):
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at_seconds))
+        typer.echo(f"    {at}  {event.kind:<12} {printable(event.message)}")
+    result = Path(run.run_dir) / "result.json"
+    if run.state == "failed" and result.exists():
+        trace = json.loads(result.read_text()).get("traceback")
+        if trace:
+            typer.echo("  traceback")
+            typer.echo("    " + printable(trace).replace("\n", "\n    ").rstrip())
+    if run.state in ("failed", "cancelled", "lost"):
+        typer.echo(f"  next: `atlas logs {run.id}`, `atlas resume {run.id}`, `atlas rerun {run.id}`")

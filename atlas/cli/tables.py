@@ -1,0 +1,128 @@
+"""How runs are shown in a terminal and as JSON."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from atlas.analysis.summary import Evaluation, Summary, summarize
+from atlas.store import RunRecord, Store
+
+_EXIT_CODES = {"succeeded": 0, "failed": 100, "cancelled": 103, "lost": 104}
+_NOT_FINISHED, _OUT_OF_MEMORY = 101, 105
+
+
+def exit_code(run: RunRecord) -> int:
+    """0 succeeded, 100 failed, 101 not finished, 103 cancelled, 104 lost, 105 out of memory."""
+    if run.reason == "out_of_memory":
+        return _OUT_OF_MEMORY
+    return _EXIT_CODES.get(run.state, _NOT_FINISHED)
+
+
+def print_comparison(store: Store, runs: Sequence[RunRecord]) -> None:
+    """The table at the end of a submit: what each run reached and what that took. Then why runs failed."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "method", "step 0", "peak", "time to peak", "trained for", "rollouts"):
+        table.add_column(column, justify="left" if column in ("run", "method") else "right", overflow="fold")
+    teachers: dict[str, str] = {}
+    for run in runs:
+        table.add_row(*_comparison_row(run, summary_of(store, run)))
+        latest = store.latest(run.id)
+        if run.teacher and "eval/teacher_pass_rate" in latest:
+            teachers[run.teacher] = rate_with_interval(latest, "eval/teacher_pass_rate")
+    console = Console()
+    console.print(table)
+    for teacher, pass_rate in teachers.items():
+        console.print(f"teacher {teacher}: {pass_rate}", markup=False, highlight=False, soft_wrap=True)
+    console.print("Pass rates in %, with 95 % Wilson intervals. A peak is the best of several noisy measurements.")
+    for run in runs:
+        if failure_text(run):
+            console.print(f"{run.id}: {run.state}{failure_text(run)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def summary_of(store: Store, run: RunRecord) -> Summary | None:
+    """The first, best and last evaluation of a run in the store."""
+    low, high = dict(store.metrics(run.id, "eval/pass_rate_low")), dict(store.metrics(run.id, "eval/pass_rate_high"))
+    clocks = store.clocks(run.id)
+    return summarize(
+        [
+            Evaluation(
+                step,
+                pass_rate,
+                low.get(step, math.nan),
+                high.get(step, math.nan),
+                clocks[step]["train_seconds"],
+                clocks[step]["gpu_seconds"],
+                clocks[step]["rollouts"],
+            )
+            for step, pass_rate in store.metrics(run.id, "eval/pass_rate")
+        ]
+    )
+
+
+def run_document(store: Store, run: RunRecord) -> dict[str, Any]:
+    """A run as JSON: its row, its newest metrics and its summary."""
+    summary = summary_of(store, run)
+    return {
+        **run.model_dump(mode="json"),
+        "exit_code_of_cli": exit_code(run),
+        "latest": {name: value if math.isfinite(value) else str(value) for name, value in store.latest(run.id).items()},
+        "summary": None
+        if summary is None
+        else {name: vars(getattr(summary, name)) for name in ("first", "peak", "last")},
+    }
+
+
+def rate_with_interval(metrics: Mapping[str, float], name: str = "eval/pass_rate") -> str:
+    """`41.5 [35.0, 48.4]` in percent; empty before the first evaluation."""
+    if name not in metrics:
+        return ""
+    low, high = metrics.get(f"{name}_low", math.nan), metrics.get(f"{name}_high", math.nan)
+    return percent_with_interval(metrics[name], low, high)
+
+
+def percent_with_interval(rate: float, low: float, high: float) -> str:
+    return f"{100 * rate:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def duration(seconds: float) -> str:
+    """`45s`, `12m 05s`, `3h 07m`, `2d 04h`."""
+    if not math.isfinite(seconds):
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+def failure_text(run: RunRecord) -> str:
+    """` (reason): message` of a run that did not succeed; else empty."""
+    if run.state == "succeeded" or not (run.reason or run.message):
+        return ""
+    return f"{f' ({run.reason})' if run.reason else ''}: {run.message or ''}"
+
+
+def printable(text: str) -> str:
+    """Text that a model or a job wrote, with control characters escaped: none may reach the terminal."""
+    return "".join(c if c in "\n\t" or (c.isprintable()) else f"\\x{ord(c):02x}" for c in text)
+
+
+def _comparison_row(run: RunRecord, summary: Summary | None) -> list[str]:
+    if summary is None:
+        return [run.id, run.method, "", "", "", "", ""]
+    trained = run.method != "evaluate"
+    return [
+        run.id,
+        run.method,
+        percent_with_interval(summary.first.pass_rate, summary.first.low, summary.first.high),
+        percent_with_interval(summary.peak.pass_rate, summary.peak.low, summary.peak.high) if trained else "",
+        duration(summary.peak.train_seconds) if trained else "",
+        duration(summary.last.train_seconds) if trained else "",
+        f"{summary.last.rollouts:,.0f}" if trained else "",
+    ]

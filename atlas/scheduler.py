@@ -1,0 +1,188 @@
+"""Starts queued runs where there is room and settles those that ended. No threads, no sleeping: call `tick` in a loop.
+
+A settling step may be repeated or done by two processes at once: every change of state is guarded by the run's fence.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from atlas.errors import AtlasError
+from atlas.executors.base import Executor
+from atlas.failure import log_says_out_of_memory
+from atlas.job import JobSpec
+from atlas.provenance import gpus as installed_gpus
+from atlas.run import open_private
+from atlas.store import ENDED, RunRecord, StaleFence, Store
+from atlas.worker import is_working, log_tail, recorded_handle
+
+GRACE_SECONDS = 120.0
+"""How long a cancelled worker may take to checkpoint before it is killed: longer than one step of a large model."""
+
+ACTIVE = ("claimed", "running")
+
+
+def tick(store: Store, gpus: Sequence[int] | None = None, now_seconds: float | None = None) -> bool:
+    """One round: settles every active run, then starts the queued runs that fit. Needs the scheduler's lock.
+
+    `gpus`: the GPU indices that may be given out; default: all of this machine. Returns whether any run is still
+    queued or active.
+    """
+    settle(store, now_seconds, owns_claims=True)
+    _start_what_fits(store, [gpu.index for gpu in installed_gpus()] if gpus is None else gpus)
+    return any(run.state not in ENDED for run in store.runs())
+
+
+def settle(store: Store, now_seconds: float | None = None, owns_claims: bool = False) -> None:
+    """Brings the store up to date with the run directories. Safe for any reader to call.
+
+    With `owns_claims` (only under the scheduler's lock) a claim that was never turned into a running worker is
+    queued again.
+    """
+    now_seconds = time.time() if now_seconds is None else now_seconds
+    for run in store.runs(states=(*ACTIVE, "preempted")):
+        try:
+            _settle_one(store, run, now_seconds, owns_claims)
+        except StaleFence:
+            continue
+
+
+@contextmanager
+def scheduler_lock(home: Path) -> Iterator[bool]:
+    """Yields whether this process is now the one scheduler of the store. Released on exit or death."""
+    with open_private(home / "scheduler.lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _settle_one(store: Store, run: RunRecord, now_seconds: float, owns_claims: bool) -> None:
+    run_dir = Path(run.run_dir)
+    if run.state == "preempted":
+        store.requeue(run.id, run.fence, "continues from its last checkpoint")
+        return
+    if not run_dir.is_dir():
+        store.finish(run.id, run.fence, "lost", reason="missing_file", message=f"{run_dir} is gone")
+        return
+    if run.state == "claimed":
+        if owns_claims:
+            _recover_claim(store, run, run_dir)
+        return
+    # The order matters: a result read, or metrics ingested, before asking whether the worker lives would miss
+    # what it wrote in between.
+    assert run.handle is not None
+    alive = _executor(store, run).alive(run.handle)
+    result = None if alive else _read_result(run_dir)
+    store.ingest(run.id)
+    if alive:
+        _pass_on_cancellation(store, run, now_seconds)
+        return
+    _conclude(store, run, result)
+
+
+def _recover_claim(store: Store, run: RunRecord, run_dir: Path) -> None:
+    """A scheduler died between claiming this run and noting its worker: adopts the worker if there is one."""
+    if is_working(run_dir):
+        handle, gpus = recorded_handle(run_dir)
+        store.started(run.id, run.fence, handle, gpus)
+    else:
+        store.requeue(run.id, run.fence, "its scheduler ended before the worker was started")
+
+
+def _pass_on_cancellation(store: Store, run: RunRecord, now_seconds: float) -> None:
+    assert run.handle is not None
+    if not run.cancel_requested:
+        return
+    if run.terminated_seconds is None:
+        _executor(store, run).terminate(run.handle)
+        store.note_terminated(run.id, run.fence, now_seconds)
+    elif now_seconds - run.terminated_seconds > GRACE_SECONDS:
+        _executor(store, run).terminate(run.handle, force=True)
+
+
+def _conclude(store: Store, run: RunRecord, result: dict[str, Any] | None) -> None:
+    """Turns what a dead worker left behind into the run's final state."""
+    if result is None:
+        _conclude_without_result(store, run)
+        return
+    state, message = result["state"], result.get("message")
+    if state == "succeeded" and result["step"] < result["planned_step"]:
+        message = f"the worker ended at step {result['step']} of {result['planned_step']} and called it success"
+        store.finish(run.id, run.fence, "failed", reason="error", message=message)
+    elif state == "stopped" and run.cancel_requested:
+        store.finish(run.id, run.fence, "cancelled", message=message)
+    elif state == "stopped":
+        store.finish(run.id, run.fence, "preempted", message=message)
+    else:
+        store.finish(run.id, run.fence, state, reason=result.get("reason"), message=message)
+
+
+def _conclude_without_result(store: Store, run: RunRecord) -> None:
+    if run.cancel_requested:
+        store.finish(run.id, run.fence, "cancelled", message="killed before it could write a checkpoint")
+        return
+    tail = log_tail(Path(run.run_dir))
+    out_of_memory = log_says_out_of_memory(tail)
+    last_line = tail.splitlines()[-1].strip() if tail.strip() else "its log is empty"
+    message = (
+        f"the worker ended without a result (kill -9, the kernel's out-of-memory killer, or a reboot); "
+        f"last line: {last_line}; `atlas resume {run.id}` continues from the last checkpoint"
+    )
+    store.finish(run.id, run.fence, "failed", reason="out_of_memory" if out_of_memory else "killed", message=message)
+
+
+def _start_what_fits(store: Store, gpus: Sequence[int]) -> None:
+    for queued in reversed(store.runs(states=("queued",))):  # oldest first
+        taken = [run.gpus for run in store.runs(states=ACTIVE)]
+        free = [gpu for gpu in gpus if not any(gpu in indices for indices in taken)]
+        job = _job(store, queued)
+        wanted = job.resources.gpus if job.resources.gpus is not None else min(1, len(gpus))
+        cpu_is_busy = any(not indices for indices in taken)
+        if wanted > len(free) or (wanted == 0 and cpu_is_busy):
+            continue
+        run = store.claim(f"{socket.gethostname()}:{os.getpid()}", queued.id)
+        if run is not None:
+            _launch(store, run, job, free[:wanted])
+
+
+def _launch(store: Store, run: RunRecord, job: JobSpec, gpus: Sequence[int]) -> None:
+    run_dir = Path(run.run_dir)
+    _put_old_result_away(run_dir, run.fence)
+    try:
+        handle = job.executor.launch(run_dir, gpus)
+    except (AtlasError, OSError) as error:
+        store.finish(run.id, run.fence, "failed", reason="launch_failed", message=str(error))
+        return
+    store.started(run.id, run.fence, handle, gpus)
+
+
+def _put_old_result_away(run_dir: Path, fence: int) -> None:
+    """A result of an earlier attempt must not be taken for this one's."""
+    result = run_dir / "result.json"
+    if result.exists():
+        result.rename(run_dir / f"result.before-attempt-{fence}.json")
+
+
+def _read_result(run_dir: Path) -> dict[str, Any] | None:
+    try:
+        result: dict[str, Any] = json.loads((run_dir / "result.json").read_text())
+    except FileNotFoundError:
+        return None
+    return result
+
+
+def _job(store: Store, run: RunRecord) -> JobSpec:
+    return JobSpec.model_validate_json(store.spec(run.id))
+
+
+def _executor(store: Store, run: RunRecord) -> Executor:
+    return _job(store, run).executor

@@ -1,0 +1,118 @@
+"""From a checked job to a queued run: the run directory with everything needed to repeat it."""
+
+import hashlib
+import json
+import secrets
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from atlas import __version__
+from atlas.errors import SpecError, UsageError
+from atlas.job import JobSpec
+from atlas.provenance import gpus, patch, project
+from atlas.run import open_private
+from atlas.spec import is_local
+from atlas.store import RunRecord, Store
+
+
+@dataclass(frozen=True)
+class Submission:
+    """`run_id` was queued now, or is an equal earlier run (`earlier_state` is then its state)."""
+
+    run_id: str
+    earlier_state: str | None = None
+
+
+def submit(store: Store, job: JobSpec, spec_file: Path | None, force: bool = False) -> Submission:
+    """Queues a job that `check` has accepted.
+
+    Without `force`, a job that is equal to one that is queued, running or succeeded is not queued again.
+    Raises SpecError if this machine cannot ever run it.
+    """
+    _check_resources(job)
+    digest = content_digest(job)
+    if not force:
+        earlier = _equal_run(store, digest)
+        if earlier is not None:
+            return Submission(earlier.id, earlier.state)
+    run_id = f"{job.name}-{secrets.token_hex(3)}"
+    run_dir = store.home / "runs" / run_id
+    _write_run_dir(run_dir, run_id, job, spec_file, digest)
+    enqueue(store, run_dir)
+    return Submission(run_id)
+
+
+def enqueue(store: Store, run_dir: Path) -> None:
+    """Queues the run that a run directory describes."""
+    document = json.loads((run_dir / "spec.json").read_text())
+    job = JobSpec.model_validate(document["job"])
+    store.enqueue(
+        id=document["run_id"],
+        name=job.name,
+        method=job.method.type,
+        student=job.student.model,
+        teacher=job.teacher.model if job.teacher else None,
+        dataset=job.dataset.type,
+        executor=job.executor.type,
+        digest=document["digest"],
+        spec=job.model_dump_json(),
+        run_dir=str(run_dir),
+        tags=job.tags,
+        notes=job.notes,
+        planned_steps=job.training.max_steps if job.training else 0,
+    )
+
+
+def content_digest(job: JobSpec) -> str:
+    """The job's digest, and the size and time of every local file it reads: a changed file is a changed job."""
+    digest = hashlib.sha256(job.digest().encode())
+    places = [job.student.model, job.teacher.model if job.teacher else None, getattr(job.dataset, "path", None)]
+    for place in places:
+        if place is None or not is_local(place):
+            continue
+        for file in sorted(Path(place).rglob("*")) or [Path(place)]:
+            if file.is_file():
+                status = file.stat()
+                digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _equal_run(store: Store, digest: str) -> RunRecord | None:
+    for run in store.runs_of_digest(digest):
+        if run.state in ("queued", "claimed", "running", "preempted", "succeeded"):
+            return run
+    return None
+
+
+def _check_resources(job: JobSpec) -> None:
+    wanted, there = job.resources.gpus or 0, len(gpus())
+    if wanted > there:
+        raise SpecError(f"asks for {wanted} GPU, this machine has {there}; leave it out or set 0", "resources.gpus")
+
+
+def _write_run_dir(run_dir: Path, run_id: str, job: JobSpec, spec_file: Path | None, digest: str) -> None:
+    try:
+        run_dir.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise UsageError(f"cannot create {run_dir}: {error}") from error
+    folder = spec_file.parent if spec_file else Path.cwd()
+    diff = patch(folder)
+    if diff:
+        with open_private(run_dir / "project.patch", "w") as file:
+            file.write(diff)
+    document = {
+        "run_id": run_id,
+        "digest": digest,
+        "atlas_version": __version__,
+        "submitted_at_seconds": time.time(),
+        "command": shlex.join(["atlas", *sys.argv[1:]]),
+        "spec_file": str(spec_file) if spec_file else None,
+        "spec_text": spec_file.read_text() if spec_file else None,
+        "git": project(folder),
+        "job": job.model_dump(mode="json"),
+    }
+    with open_private(run_dir / "spec.json", "w") as file:
+        json.dump(document, file, indent=2)

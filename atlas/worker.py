@@ -1,0 +1,130 @@
+"""python -m atlas.worker RUN_DIR: runs one job, from spec.json to result.json.
+
+The worker sees nothing but its run directory and what the job names. It always leaves a result.json unless it is killed.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from atlas.failure import reason_of
+from atlas.monitors import wandb
+from atlas.provenance import environment
+from atlas.run import Run, Stopped, open_private
+
+logger = logging.getLogger(__name__)
+
+SUCCEEDED, FAILED, BUSY, STOPPED = 0, 1, 3, 143
+"""Exit codes of a worker. BUSY: another worker holds this run directory."""
+_LOG_TAIL_LINES = 40
+
+
+def work(run_dir: Path) -> int:
+    """Runs the job of this directory to its end and returns the exit code."""
+    lock = open_private(run_dir / "worker.lock", "a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"another worker is running in {run_dir}", file=sys.stderr)
+        return BUSY
+    _record_handle(run_dir)
+    _record_environment(run_dir)
+    run = Run(run_dir)
+    _stop_on_sigterm(run)
+    streamer = wandb.start(run_dir) if run.job.wandb else None
+    try:
+        return _run_method(run)
+    finally:
+        if streamer:
+            wandb.stop(streamer, timeout_seconds=30)
+
+
+def is_working(run_dir: Path) -> bool:
+    """Whether some worker process holds this run directory, on this machine."""
+    try:
+        with open(run_dir / "worker.lock", "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def recorded_handle(run_dir: Path) -> tuple[str, list[int]]:
+    """The handle and the GPUs of the worker that holds this directory, for a host that died before it noted them."""
+    document = json.loads((run_dir / "worker.json").read_text())
+    return document["handle"], document["gpus"]
+
+
+def log_tail(run_dir: Path, lines: int = _LOG_TAIL_LINES) -> str:
+    """The last lines of the worker's log; empty if there is none."""
+    try:
+        with open(run_dir / "worker.log", "rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(0, size - 65536))
+            text = log.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def _run_method(run: Run) -> int:
+    try:
+        checkpoint = run.job.method.train(run)
+    except Stopped:
+        run.finish("stopped", planned_step=run.planned_step, message=f"stopped by a signal after step {run.step}")
+        return STOPPED
+    except Exception as error:
+        traceback.print_exc()
+        reason, message = reason_of(error)
+        run.finish(
+            "failed",
+            planned_step=run.planned_step,
+            reason=reason,
+            message=message,
+            traceback=traceback.format_exc(),
+            log_tail=log_tail(run.directory),
+        )
+        return FAILED
+    run.finish("succeeded", planned_step=run.planned_step, checkpoint=str(checkpoint) if checkpoint else None)
+    return SUCCEEDED
+
+
+def _stop_on_sigterm(run: Run) -> None:
+    def request_stop(signum: int, frame: FrameType | None) -> None:
+        run.stop_requested = True
+
+    signal.signal(signal.SIGTERM, request_stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _record_handle(run_dir: Path) -> None:
+    handle = f"{os.getpid()}:{psutil.Process().create_time():.2f}"
+    gpus = [int(gpu) for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu.isdigit()]
+    with open_private(run_dir / "worker.json", "w") as file:
+        json.dump({"handle": handle, "gpus": gpus}, file)
+
+
+def _record_environment(run_dir: Path) -> None:
+    with open_private(run_dir / "environment.json", "a") as file:
+        file.write(json.dumps(environment()) + "\n")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m atlas.worker RUN_DIR")
+    sys.exit(work(Path(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()
