@@ -19,7 +19,7 @@ from atlas.failure import log_says_out_of_memory
 from atlas.job import JobSpec
 from atlas.provenance import gpus as installed_gpus
 from atlas.run import open_private
-from atlas.store import ENDED, RunRecord, StaleFence, Store
+from atlas.store import RunRecord, StaleFence, Store
 from atlas.worker import is_working, log_tail, recorded_handle
 
 GRACE_SECONDS = 120.0
@@ -29,14 +29,17 @@ ACTIVE = ("claimed", "running")
 
 
 def tick(store: Store, gpus: Sequence[int] | None = None, now_seconds: float | None = None) -> bool:
-    """One round: settles every active run, then starts the queued runs that fit. Needs the scheduler's lock.
+    """One round: settles every active run, then starts the queued runs that fit.
 
+    Any number of processes may call this on one store: while one of them is in its round, the others only settle.
     `gpus`: the GPU indices that may be given out; default: all of this machine. Returns whether any run is still
     queued or active.
     """
-    settle(store, now_seconds, owns_claims=True)
-    _start_what_fits(store, [gpu.index for gpu in installed_gpus()] if gpus is None else gpus)
-    return any(run.state not in ENDED for run in store.runs())
+    with scheduler_lock(store.home) as ours:
+        settle(store, now_seconds, owns_claims=ours)
+        if ours:
+            _start_what_fits(store, [gpu.index for gpu in installed_gpus()] if gpus is None else gpus)
+    return bool(store.runs(states=("queued", "preempted", *ACTIVE)))
 
 
 def settle(store: Store, now_seconds: float | None = None, owns_claims: bool = False) -> None:
@@ -55,7 +58,7 @@ def settle(store: Store, now_seconds: float | None = None, owns_claims: bool = F
 
 @contextmanager
 def scheduler_lock(home: Path) -> Iterator[bool]:
-    """Yields whether this process is now the one scheduler of the store. Released on exit or death."""
+    """Yields whether this process is now the only one that starts runs. Released on exit or death."""
     with open_private(home / "scheduler.lock", "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

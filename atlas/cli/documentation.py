@@ -12,7 +12,9 @@ _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
 def explain(
-    path: Annotated[str, typer.Argument(metavar="[PATH]", help="A field, such as training.learning_rate or method.gkd.")] = "",
+    path: Annotated[
+        str, typer.Argument(metavar="[PATH]", help="A field, such as training.learning_rate or method.gkd.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Print the documentation of a field of the job file."""

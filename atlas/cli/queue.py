@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atlas.cli.options import Json, Overrides, RunReference, RunReferences, SpecPaths
-from atlas.errors import UsageError
 
 if TYPE_CHECKING:
     from atlas.store import Store
 
 _POLL_SECONDS = 0.5
-Detach = Annotated[bool, typer.Option("--detach", help="Return once the job is started (or queued) instead of following.")]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Return once the job is started (or queued) instead of following.")
+]
 
 
 def submit(
@@ -46,19 +47,16 @@ def submit(
 def up(
     until_empty: Annotated[bool, typer.Option("--until-empty", help="End when the queue is empty.")] = False,
 ) -> None:
-    """Run the queue: start what fits, settle what ended. Only one can run per store."""
-    from atlas.scheduler import scheduler_lock, tick
+    """Run the queue: start what fits, settle what ended."""
+    from atlas.scheduler import tick
 
     store = _store()
-    with scheduler_lock(store.home) as ours:
-        if not ours:
-            raise UsageError(f"another scheduler is running for {store.home}; it will start the queue")
-        typer.echo(f"running the queue of {store.home}; Ctrl-C ends this runner, the jobs go on", err=True)
-        try:
-            while tick(store) or not until_empty:
-                time.sleep(_POLL_SECONDS)
-        except KeyboardInterrupt:
-            typer.echo("the runner ended; jobs that were started go on, queued ones wait for `atlas up`", err=True)
+    typer.echo(f"running the queue of {store.home}; Ctrl-C ends this runner, the jobs go on", err=True)
+    try:
+        while tick(store) or not until_empty:
+            time.sleep(_POLL_SECONDS)
+    except KeyboardInterrupt:
+        typer.echo("the runner ended; jobs that were started go on, queued ones wait for `atlas up`", err=True)
 
 
 def cancel(references: RunReferences) -> None:
@@ -110,16 +108,14 @@ def _store() -> "Store":
 
 
 def _run_to_the_end(store: "Store", run_ids: list[str], detach: bool, as_json: bool) -> None:
-    """Schedules (unless another scheduler does), follows, prints the table, and exits with the worst run's code."""
+    """Starts what fits, follows, prints the table, and exits with the worst run's code."""
     from atlas.cli.follow import follow
     from atlas.cli.tables import exit_code, print_comparison, run_document
-    from atlas.scheduler import scheduler_lock, settle, tick
+    from atlas.scheduler import tick
 
-    with scheduler_lock(store.home) as ours:
-        if ours:
-            tick(store)
-        if not detach:
-            follow(store, run_ids, advance=lambda: tick(store) if ours else settle(store), quiet=as_json)
+    tick(store)
+    if not detach:
+        follow(store, run_ids, advance=lambda: tick(store), quiet=as_json)
     runs = [store.run(run_id) for run_id in run_ids]
     if as_json:
         typer.echo(json.dumps([run_document(store, run) for run in runs], indent=2))
@@ -128,7 +124,7 @@ def _run_to_the_end(store: "Store", run_ids: list[str], detach: bool, as_json: b
     else:
         for run in runs:
             typer.echo(f"{run.id} is {run.state}; `atlas logs -f {run.id}` follows it", err=True)
-        if any(run.state == "queued" for run in runs) and ours:
+        if any(run.state == "queued" for run in runs):
             typer.echo("queued runs start when `atlas up` (or another submit) runs the queue", err=True)
     if not detach:
         raise typer.Exit(max(exit_code(run) for run in runs))

@@ -21,7 +21,9 @@ def check(specs: SpecPaths, overrides: Overrides = None, as_json: Json = False) 
             load_checked(spec, overrides or [])
         except SpecError as error:
             problems = error.problems
-        report.append({"spec": spec, "ok": not problems, "problems": [asdict(p) | {"file": str(p.file)} for p in problems]})
+        report.append(
+            {"spec": spec, "ok": not problems, "problems": [asdict(p) | {"file": str(p.file)} for p in problems]}
+        )
         if as_json:
             continue
         for problem in problems:
