@@ -1,13 +1,13 @@
 """A run directory, seen from inside the job: what the worker reads and the only place it writes to.
 
-    spec.json      in   the resolved job and where it came from
-    metrics.jsonl  out  append-only, one writer. A line is one JSON object:
-                        {"step": 10, "clocks": {...}, "values": {"train/loss": 0.3}}   NaN is written as "NaN"
-                        {"progress": {"phase": "train", "step": 10, "total": 100}}
-                        {"event": "checkpoint", "message": "..."}
-                        {"rewind": 40}     resumed from step 40: everything after it is computed again
-    samples.jsonl  out  evaluated completions, one `Sample` a line; the same `rewind` lines
-    result.json    out  written last, atomically: its presence means "finished"
+spec.json      in   the resolved job and where it came from
+metrics.jsonl  out  append-only, one writer. A line is one JSON object:
+                    {"step": 10, "clocks": {...}, "values": {"train/loss": 0.3}}   NaN is written as "NaN"
+                    {"progress": {"phase": "train", "step": 10, "total": 100}}
+                    {"event": "checkpoint", "message": "..."}
+                    {"rewind": 40}     resumed from step 40: everything after it is computed again
+samples.jsonl  out  evaluated completions, one `Sample` a line; the same `rewind` lines
+result.json    out  written last, atomically: its presence means "finished"
 """
 
 import json
@@ -185,7 +185,8 @@ class Run:
     def finish(self, state: str, **result: Any) -> None:
         """Writes result.json atomically."""
         self.flush()
-        document = {"state": state, "step": self.step, "clocks": self.clock.readings(), **result, "summary": self.summary}
+        document = {"state": state, "step": self.step, "clocks": self.clock.readings(), **result}
+        document["summary"] = self.summary
         temporary = self.directory / "result.json.part"
         with open_private(temporary, "w") as file:
             json.dump(document, file, indent=2, default=str)

@@ -62,7 +62,7 @@ def _absolute(value: Any) -> Any:
         scheme = value.split("://", 1)[0]
         raise ValueError(f"{scheme}:// is not supported; expected a path to a local file or directory")
     folder = getattr(value, "folder", None) or Path.cwd()
-    return os.path.normpath(folder / os.path.expanduser(value))
+    return os.path.normpath(folder / Path(value).expanduser())
 
 
 def _model_reference(value: Any) -> Any:
@@ -72,9 +72,7 @@ def _model_reference(value: Any) -> Any:
     if value.startswith((".", "/", "~")):
         return _absolute(value)
     if not _HUB_ID.fullmatch(value):
-        raise ValueError(
-            f"expected a Hub id or a local path (a path starts with ./, ../, / or ~), got {str(value)!r}"
-        )
+        raise ValueError(f"expected a Hub id or a local path (a path starts with ./, ../, / or ~), got {str(value)!r}")
     return str(value)
 
 
@@ -117,7 +115,7 @@ class ModelSpec(Spec):
     """A causal language model and its tokenizer."""
 
     model: ModelReference
-    """Hub id (`Qwen/Qwen2.5-7B-Instruct`) or local directory (starts with `./`, `../`, `/` or `~`). May use `${env:NAME}`."""
+    """Hub id (`Qwen/Qwen2.5-7B-Instruct`) or local directory (starts with `.`, `/` or `~`). May use `${env:NAME}`."""
     revision: str | None = None
     """Branch, tag or commit of a hub model. Pin a commit to make a run repeatable."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

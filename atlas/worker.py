@@ -1,6 +1,6 @@
 """python -m atlas.worker RUN_DIR: runs one job, from spec.json to result.json.
 
-The worker sees nothing but its run directory and what the job names. It always leaves a result.json unless it is killed.
+The worker sees only its run directory and what the job names. It leaves a result.json unless it is killed.
 """
 
 import fcntl

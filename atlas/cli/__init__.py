@@ -9,7 +9,7 @@ from atlas.errors import AtlasError
 
 app = typer.Typer(
     name="atlas",
-    help="Run and compare ways to post-train a language model.\n\nA job is a YAML file: student, teacher, method, dataset.",
+    help="Run and compare ways to post-train a language model. A job is a YAML file that `atlas submit` runs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

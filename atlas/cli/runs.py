@@ -160,9 +160,8 @@ def _print_run(store: "Store", run: "RunRecord") -> None:
         for label in ("first", "peak", "last"):
             point = getattr(summary, label)
             rate = percent_with_interval(point.pass_rate, point.low, point.high)
-            typer.echo(
-                f"  {label:<10} pass rate {rate} at step {point.step}, {duration(point.train_seconds)} of training"
-            )
+            trained = duration(point.train_seconds)
+            typer.echo(f"  {label:<10} pass rate {rate} at step {point.step}, {trained} of training")
     latest = store.latest(run.id)
     if latest:
         typer.echo("  newest metrics")
