@@ -13,8 +13,7 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
-import psutil
-
+from atlas.executors.local import process_handle
 from atlas.failure import reason_of
 from atlas.monitors import wandb
 from atlas.provenance import environment
@@ -108,7 +107,7 @@ def _stop_on_sigterm(run: Run) -> None:
 
 
 def _record_handle(run_dir: Path) -> None:
-    handle = f"{os.getpid()}:{psutil.Process().create_time():.2f}"
+    handle = process_handle(os.getpid())
     gpus = [int(gpu) for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu.isdigit()]
     with open_private(run_dir / "worker.json", "w") as file:
         json.dump({"handle": handle, "gpus": gpus}, file)

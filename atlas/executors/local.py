@@ -20,39 +20,64 @@ class LocalExecutor(Executor):
     type: Literal["local"] = "local"
 
     def launch(self, run_dir: Path, gpus: Sequence[int]) -> str:
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
-        with open(run_dir / "worker.log", "ab") as log:
-            try:
+        # By PCI bus, an index means the same GPU to CUDA as to NVML and nvidia-smi.
+        visible = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+        try:
+            with open(run_dir / "worker.log", "ab", opener=_private) as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "atlas.worker", str(run_dir)],
+                    # -P: a file of the user's folder called like a module (random.py) must not take its place.
+                    [sys.executable, "-P", "-m", "atlas.worker", str(run_dir)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=environment,
+                    env=os.environ | visible,
                     start_new_session=True,
                 )
-            except OSError as error:
-                raise ExecutorError(f"could not start {sys.executable}: {error}") from error
-        return f"{process.pid}:{_start_time(process.pid)}"
+        except OSError as error:
+            raise ExecutorError(f"could not start a worker in {run_dir} with {sys.executable}: {error}") from error
+        return process_handle(process.pid)
 
     def alive(self, handle: str) -> bool:
         pid, start_time = handle.split(":")
         return _start_time(int(pid)) == start_time
 
     def terminate(self, handle: str, force: bool = False) -> None:
-        pid = int(handle.split(":")[0])
-        if not self.alive(handle):
-            return
+        pid, start_time = handle.split(":")
+        if _start_time(int(pid)) not in (start_time, None):
+            return  # the process id is somebody else's now
+        # With the worker gone, the group holds what it left behind; no new process gets the id of a living group.
         try:
-            os.killpg(pid, signal.SIGKILL if force else signal.SIGTERM)
-        except ProcessLookupError:
-            return
+            os.killpg(int(pid), signal.SIGKILL if force else signal.SIGTERM)
+        except (ProcessLookupError, PermissionError):
+            return  # nothing is left, or the group is another user's
+
+
+def process_handle(pid: int) -> str:
+    """`pid:start_time`, which names one process for ever."""
+    return f"{pid}:{_start_time(pid)}"
 
 
 def _start_time(pid: int) -> str | None:
     """When the process started, as text that no other process with this id can share; None if it is gone."""
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return _ticks_since_boot(pid) or f"{process.create_time():.2f}"
     except psutil.NoSuchProcess:
         return None
+
+
+def _ticks_since_boot(pid: int) -> str | None:
+    """Linux's own start time and boot. The time of day would do, were it not that setting the clock changes it for
+    processes that already run."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+    return f"{fields[19]}@{boot}"
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
