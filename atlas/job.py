@@ -2,13 +2,22 @@
 
 import hashlib
 import json
+import netrc
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from atlas.datasets import AnyDataset
+from atlas.diagnosis import validate
+from atlas.errors import Problem, SpecError
 from atlas.executors import AnyExecutor, LocalExecutor
 from atlas.methods import AnyMethod
+from atlas.models import check_model, context_length
+from atlas.source import Source, read
 from atlas.spec import (
     SPEC_VERSION,
     EvaluationSpec,
@@ -29,7 +38,12 @@ class JobSpec(Spec):
     """Version of this file format."""
     kind: Literal["job"] = "job"
     """What the file describes."""
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$",
+        json_schema_extra={
+            "patternErrorMessage": "only a-z 0-9 - _ . (at most 100) and it must start with a letter or digit"
+        },
+    )
     """Name of the job: a-z 0-9 - _ . only. Runs of the same name are compared by `atlas plan`."""
     student: StudentSpec
     """The model that learns."""
@@ -53,7 +67,7 @@ class JobSpec(Spec):
     """Stream to Weights & Biases as well."""
     seed: int = Field(0, ge=0, le=4294967295)
     """Seed of everything random in training."""
-    tags: list[str] = []
+    tags: list[str] = Field(default_factory=list)
     """Words to find the run by."""
     notes: str = ""
     """What you want to remember about this run."""
@@ -69,3 +83,93 @@ class JobSpec(Spec):
         """sha256 of everything that can change the outcome: two jobs with equal digests are the same job."""
         content = self.model_dump(mode="json", exclude={"tags", "notes", "wandb", "executor"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> JobSpec:
+    """The job of a YAML file (`-`: standard input), with `a.b=c` overrides; see `atlas.source.read` for how they merge.
+
+    Raises SpecError with every problem of the file, UsageError if it cannot be read. Looks at no other file than
+    those it extends: `check` does.
+    """
+    return validate(read(path, overrides), JobSpec)
+
+
+def load_checked(path: Path | str, overrides: Sequence[str] = ()) -> JobSpec:
+    """`load`, then `check` with the positions of the file in every problem."""
+    source = read(path, overrides)
+    job = validate(source, JobSpec)
+    check(job, source)
+    return job
+
+
+def check(job: JobSpec, source: Source | None = None) -> None:
+    """Raises SpecError with everything that would keep the job from running on this machine. Needs no network.
+
+    `source` adds the positions in the file to the problems.
+    """
+    problems = list(_problems(job))
+    if problems:
+        raise SpecError([source.locate(problem) for problem in problems] if source else problems)
+
+
+def _problems(job: JobSpec) -> Iterator[Problem]:
+    yield from _raised(lambda: job.method.check(job))
+    yield from _raised(job.dataset.check)
+    yield from check_model(job.student, "student")
+    if job.teacher is not None:
+        yield from check_model(job.teacher, "teacher")
+    if job.student.from_scratch and job.method.type != "sft":
+        yield Problem(
+            f"random weights have nothing to say that {job.method.type} could use; train with sft first",
+            "student.from_scratch",
+        )
+    if job.teacher is None and job.evaluation.teacher and "teacher" in job.evaluation.model_fields_set:
+        yield Problem("there is no teacher to evaluate; remove this or add a teacher", "evaluation.teacher")
+    yield from _context_problems(job)
+    yield from _wandb_problems(job)
+
+
+def _raised(check: Callable[[], None]) -> list[Problem]:
+    try:
+        check()
+    except SpecError as error:
+        return error.problems
+    return []
+
+
+def _context_problems(job: JobSpec) -> Iterator[Problem]:
+    context = context_length(job.student)
+    if context is None:
+        return
+    for section in ("sampling", "evaluation"):
+        settings = getattr(job, section)
+        if settings is not None and settings.max_completion_length >= context:
+            yield Problem(
+                f"{settings.max_completion_length} tokens and a prompt do not fit the student's context: "
+                f"its max_position_embeddings is {context}",
+                f"{section}.max_completion_length",
+            )
+
+
+_WANDB_KEY_LENGTH = 40
+
+
+def _wandb_problems(job: JobSpec) -> Iterator[Problem]:
+    if job.wandb is None or job.wandb.mode == "offline":
+        return
+    key = os.environ.get("WANDB_API_KEY", "")
+    if key and len(key) < _WANDB_KEY_LENGTH:
+        message = f"WANDB_API_KEY has {len(key)} characters; a W&B key has at least {_WANDB_KEY_LENGTH}: copy it again"
+        yield Problem(message, "wandb")
+    if not key and job.wandb.mode == "online" and not _wandb_login():
+        yield Problem("WANDB_API_KEY is not set; export it, run `wandb login`, or set mode: auto", "wandb.mode")
+
+
+def _wandb_login() -> bool:
+    """Whether `wandb login` left a key in ~/.netrc."""
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return netrc.netrc(file).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,355 @@
+"""What can be known of a model without loading it: whether it is usable, how large it is, how much memory a job needs.
+
+Reads configs from local directories and the hub's cache, never from the network.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atlas.diagnosis import did_you_mean
+from atlas.errors import Problem
+from atlas.spec import ModelSpec, StudentSpec, is_local
+
+if TYPE_CHECKING:
+    from atlas.job import JobSpec
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+)
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def check_model(spec: ModelSpec, path: str) -> list[Problem]:
+    """What would keep the model at `path` (`student`, `teacher`) from loading, as far as this machine knows."""
+    problems = []
+    if spec.trust_remote_code and os.environ.get("ATLAS_TRUST_REMOTE_CODE") != "1":
+        message = (
+            "runs Python code from the model's repository; set ATLAS_TRUST_REMOTE_CODE=1 in the environment to allow it"
+        )
+        problems.append(Problem(message, f"{path}.trust_remote_code"))
+    if isinstance(spec, StudentSpec) and spec.from_scratch and spec.lora:
+        problems.append(
+            Problem("adapters on random weights learn nothing; remove lora or from_scratch", f"{path}.lora")
+        )
+    if isinstance(spec, StudentSpec) and spec.from_scratch and spec.gguf_file:
+        message = "from_scratch reads no weights, so this would be ignored; remove one of the two"
+        problems.append(Problem(message, f"{path}.gguf_file"))
+    where = _directory_problems if is_local(spec.model) else _hub_problems
+    return problems + list(where(spec, path))
+
+
+def _hub_problems(spec: ModelSpec, path: str) -> Iterator[Problem]:
+    offline = any(
+        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    )
+    if offline and _cached(spec, spec.gguf_file or "config.json") is None:
+        yield Problem(
+            f"{spec.model} is not in the local cache and the hub is offline (HF_HUB_OFFLINE); "
+            "download it first, name a local directory, or unset HF_HUB_OFFLINE",
+            f"{path}.model",
+        )
+
+
+def _directory_problems(spec: ModelSpec, path: str) -> Iterator[Problem]:
+    directory = Path(spec.model)
+    key = f"{path}.model"
+    if spec.revision is not None:
+        yield Problem("a local directory has no revisions, so this would be ignored; remove it", f"{path}.revision")
+    if not directory.exists():
+        yield Problem(
+            f"{directory} does not exist; expected a directory with a model (a hub id has no ./ in front)", key
+        )
+        return
+    if not directory.is_dir():
+        yield Problem(f"{directory} is a file; expected the directory around it", key)
+        return
+    if spec.gguf_file is not None:
+        if not (directory / spec.gguf_file).is_file():
+            found = ", ".join(sorted(file.name for file in directory.glob("*.gguf"))) or "no .gguf file"
+            yield Problem(
+                f"{directory / spec.gguf_file} does not exist; the directory holds {found}", f"{path}.gguf_file"
+            )
+        return
+    yield from _config_problems(spec, key)
+    if not any((directory / name).is_file() for name in _TOKENIZER_FILES):
+        yield Problem(f"{directory} holds no tokenizer; expected tokenizer.json beside config.json", key)
+    if not (isinstance(spec, StudentSpec) and spec.from_scratch):
+        yield from _weight_problems(directory, key)
+
+
+def _config_problems(spec: ModelSpec, key: str) -> Iterator[Problem]:
+    file = Path(spec.model) / "config.json"
+    if not file.is_file():
+        gguf = next(iter(sorted(found.name for found in Path(spec.model).glob("*.gguf"))), None)
+        yield Problem(
+            f"{file} does not exist; " + (f"set gguf_file: {gguf}" if gguf else "expected a transformers model"), key
+        )
+        return
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        model_type = config["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield Problem(
+            f"{file} is not the config of a model: {type(error).__name__}: {error}; expected a model_type", key
+        )
+        return
+    if isinstance(config.get("auto_map"), dict) and spec.trust_remote_code:
+        return
+    try:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    except ImportError:
+        return
+    if model_type not in CONFIG_MAPPING_NAMES:
+        guess = did_you_mean(str(model_type), sorted(CONFIG_MAPPING_NAMES))
+        hint = f"did you mean {guess!r}?" if guess else "upgrade transformers if the model is newer"
+        yield Problem(f"{file}: unknown model_type {str(model_type)[:60]!r}; {hint}", key)
+
+
+def _weight_problems(directory: Path, key: str) -> Iterator[Problem]:
+    if (directory / "model.safetensors").is_file():
+        return
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            yield Problem(f"{index} is not an index of weights; copy the model again", key)
+            return
+        missing = [shard for shard in shards if not (directory / shard).is_file()]
+        if missing:
+            listed = ", ".join(missing[:3])
+            yield Problem(f"{len(missing)} of {len(shards)} weight files are missing in {directory}: {listed}", key)
+        return
+    pickles = sorted(file.name for pattern in _PICKLES for file in directory.glob(pattern))
+    if pickles:
+        yield Problem(
+            f"{directory} holds its weights as pickle ({pickles[0]}), which can run any code when it is read; "
+            "expected model.safetensors: convert it with transformers' save_pretrained",
+            key,
+        )
+        return
+    yield Problem(
+        f"{directory} holds no weights; expected model.safetensors (or from_scratch: true with method sft)", key
+    )
+
+
+def _cached(spec: ModelSpec, name: str) -> Path | None:
+    """A file of a hub model in the local cache."""
+    try:
+        from huggingface_hub import constants, try_to_load_from_cache
+    except ImportError:
+        return None
+    found = try_to_load_from_cache(spec.model, name, cache_dir=constants.HF_HUB_CACHE, revision=spec.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _config(spec: ModelSpec) -> dict[str, Any] | None:
+    file = Path(spec.model) / "config.json" if is_local(spec.model) else _cached(spec, "config.json")
+    if file is None or spec.gguf_file is not None:
+        return None
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def context_length(spec: ModelSpec) -> int | None:
+    """Tokens of prompt and completion that the model was built for; None when its config is not at hand."""
+    length = (_config(spec) or {}).get("max_position_embeddings")
+    return length if isinstance(length, int) else None
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The shape of a decoder with grouped-query attention and a gated MLP."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    queries: int
+    """Width of all query heads together."""
+    keys: int
+    """Width of all key heads together, which is also that of the values."""
+    vocabulary: int
+    parameters: int
+    """Exact; a tied embedding counts once."""
+    dtype: str
+    """Type of the stored weights."""
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of the linear modules of one layer."""
+        return {
+            "q_proj": (self.hidden, self.queries),
+            "k_proj": (self.hidden, self.keys),
+            "v_proj": (self.hidden, self.keys),
+            "o_proj": (self.queries, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+
+@dataclass(frozen=True)
+class _Family:
+    """How a model type departs from Llama."""
+
+    tied: bool = False
+    head_dim: int | None = None
+    qkv_bias: bool = False
+    norms: int = 2
+    """Norms per layer, of hidden size."""
+    head_norms: int = 0
+    """Norms per layer, of a head's size."""
+
+
+_FAMILIES = {
+    "llama": _Family(),
+    "mistral": _Family(),
+    "qwen2": _Family(qkv_bias=True),
+    "qwen3": _Family(head_dim=128, head_norms=2),
+    "gemma": _Family(tied=True, head_dim=256),
+    "gemma2": _Family(tied=True, head_dim=256, norms=4),
+    "gemma3_text": _Family(tied=True, head_dim=256, norms=4, head_norms=2),
+}
+_BIASED = ("llama", "qwen3", "gemma", "gemma2", "gemma3_text")
+"""Families that read `attention_bias`."""
+
+
+def describe(spec: ModelSpec) -> ModelSize | None:
+    """The size of a model of a known family; None when its config is not at hand or of another family."""
+    config = _config(spec)
+    family = _FAMILIES.get((config or {}).get("model_type", ""))
+    if config is None or family is None:
+        return None
+    try:
+        return _size(config, family)
+    except (KeyError, TypeError):
+        return None
+
+
+def _size(config: dict[str, Any], family: _Family) -> ModelSize:
+    hidden, intermediate, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    heads, vocabulary = config["num_attention_heads"], config["vocab_size"]
+    head_dim = config.get("head_dim") or family.head_dim or hidden // heads
+    queries = heads * head_dim
+    keys = (config.get("num_key_value_heads") or heads) * head_dim
+    size = ModelSize(
+        hidden,
+        intermediate,
+        layers,
+        queries,
+        keys,
+        vocabulary,
+        0,
+        str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+    )
+    biased = config["model_type"] in _BIASED and config.get("attention_bias", False)
+    layer = sum(inputs * outputs for inputs, outputs in size.linears.values())
+    layer += family.norms * hidden + family.head_norms * head_dim
+    layer += queries + 2 * keys if family.qkv_bias or biased else 0
+    layer += hidden if biased else 0
+    layer += 2 * intermediate + hidden if config["model_type"] == "llama" and config.get("mlp_bias") else 0
+    embeddings = vocabulary * hidden * (1 if config.get("tie_word_embeddings", family.tied) else 2)
+    parameters = embeddings + layers * layer + hidden
+    return ModelSize(hidden, intermediate, layers, queries, keys, vocabulary, parameters, size.dtype)
+
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+PROMPT_TOKENS = 256
+"""Length of a prompt that the estimate assumes, since it does not read the dataset."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Peak memory of a job by part, in bytes. Rough: within a factor of two, and without the framework's own."""
+
+    weights_bytes: int
+    teacher_bytes: int
+    optimizer_bytes: int
+    gradients_bytes: int
+    activations_bytes: int
+    logits_bytes: int
+    kv_cache_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """The larger of the two phases: a training step, or generation between steps."""
+        step = self.gradients_bytes + self.activations_bytes + self.logits_bytes
+        return self.weights_bytes + self.teacher_bytes + self.optimizer_bytes + max(step, self.kv_cache_bytes)
+
+
+def estimate_peak_bytes(job: "JobSpec") -> Estimate | None:
+    """Estimates the memory that a job needs; None when a model's config is not at hand.
+
+    With P parameters of which T are trained, b bytes per weight, S = PROMPT_TOKENS + completion tokens,
+    m = micro_batch_size:
+    weights P b (a reference model for `grpo` with `beta` > 0: twice); teacher likewise; gradients T b; AdamW 2 T b;
+    LoRA: T = sum of r (inputs + outputs) over the adapted modules, in float32;
+    activations m S layers (8 hidden + 4 intermediate + 2 (queries + 2 keys)) b, after arXiv:2205.05198, eq. 1, for a
+    gated MLP and without the attention matrix; with checkpointing m S hidden b per layer, and one layer in full;
+    logits m S vocabulary 4 bytes, twice for their gradient, and once more for a teacher's;
+    KV cache 2 layers keys b (S per sequence) for the larger of rollouts and evaluation batch.
+    """
+    student = describe(job.student)
+    teacher = describe(job.teacher) if job.teacher else None
+    if student is None or (job.teacher and teacher is None):
+        return None
+    weight_bytes = _weight_bytes(job.student, student, trained=job.training is not None)
+    longest = max(job.sampling.max_completion_length if job.sampling else 0, job.evaluation.max_completion_length)
+    cached_tokens = job.evaluation.batch_size * (PROMPT_TOKENS + job.evaluation.max_completion_length)
+    if job.training and job.sampling:
+        cached_tokens = max(
+            cached_tokens, job.training.batch_size * (PROMPT_TOKENS + job.sampling.max_completion_length)
+        )
+    trained, trained_bytes = _trained(job, student, weight_bytes)
+    tokens, activations = 0, 0
+    if job.training:
+        tokens = (job.training.micro_batch_size or job.training.batch_size) * (PROMPT_TOKENS + longest)
+        layer = 8 * student.hidden + 4 * student.intermediate + 2 * (student.queries + 2 * student.keys)
+        kept = (
+            student.layers * student.hidden + layer if job.training.gradient_checkpointing else student.layers * layer
+        )
+        activations = tokens * kept * weight_bytes
+    copies = 2 if job.method.type == "grpo" and job.method.beta > 0 and not job.student.lora else 1
+    return Estimate(
+        weights_bytes=copies * student.parameters * weight_bytes + (trained * trained_bytes if job.student.lora else 0),
+        teacher_bytes=teacher.parameters * _weight_bytes(job.teacher, teacher, False) if job.teacher and teacher else 0,
+        optimizer_bytes=2 * trained * trained_bytes,
+        gradients_bytes=trained * trained_bytes,
+        activations_bytes=activations,
+        logits_bytes=tokens * student.vocabulary * 4 * (3 if job.teacher else 2),
+        kv_cache_bytes=2 * student.layers * student.keys * weight_bytes * cached_tokens,
+    )
+
+
+def _weight_bytes(spec: ModelSpec, size: ModelSize, trained: bool) -> int:
+    full = trained and not (isinstance(spec, StudentSpec) and spec.lora)
+    name = spec.dtype if spec.dtype != "auto" else "float32" if full else size.dtype
+    return _BYTES.get(name.removeprefix("torch."), 4)
+
+
+def _trained(job: "JobSpec", size: ModelSize, weight_bytes: int) -> tuple[int, int]:
+    """Trained parameters, and bytes of each."""
+    lora = job.student.lora
+    if job.training is None:
+        return 0, weight_bytes
+    if lora is None:
+        return size.parameters, weight_bytes
+    adapted = [
+        shape
+        for name, shape in size.linears.items()
+        if lora.target_modules == "all-linear" or name in lora.target_modules
+    ]
+    return size.layers * sum(lora.r * (inputs + outputs) for inputs, outputs in adapted), 4
