@@ -1,0 +1,163 @@
+"""Where the final answer of a text stands."""
+
+import re
+from itertools import pairwise
+
+from atlas.grading.latex import has_prose, without_delimiters
+from atlas.grading.words import SCALES, hedged
+
+MAX_ANSWER = 1000
+"""Characters. Nothing longer is read as a number or as maths; it can still be equal as text."""
+
+_MAX_TAIL = 2000
+_MAX_MARKERS = 20
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACE = re.compile(r"\\.|([{}])", re.DOTALL)
+_MARKER = re.compile(
+    r"####(?!#)|\banswer\b(?:\s(?:to|for|of|in)\b[^.\n:]{0,80}?)?[\s*_`'\")]{0,4}"
+    r"(?::|=|(?:\b(?:is|are|equals|would be|must be|should be)\b))",
+    re.IGNORECASE,
+)
+_DISPLAY = re.compile(r"\$\$.*?\$\$|\\\[.*?\\\]", re.DOTALL)
+_SUBJECT = re.compile(r".*\b(?:is|are|equals)\s+(?=[-$\\({0-9.])")
+_END = re.compile(r"[.?](?:\s|$)|, (?:which|because|since)\b|\b(?:because|since)\b")
+_JOIN = re.compile(r"\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*", re.IGNORECASE)
+_BOX_GAP = re.compile(r"(?:[^.\n]|\.(?=\S)){0,80}?(?:[,;]|\b(?:and|or)\b)(?:[^.\n]|\.(?=\S)){0,80}", re.IGNORECASE)
+_NUMBER = (
+    r"[-+−]?[$€£]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?: [0-9]{3})+(?![0-9])|[0-9]+)?\.?[0-9]+"
+    rf"(?:\s?/\s?[0-9]+|(?::[0-9]+)+)?(?:%|\s(?:{'|'.join(SCALES)})\b)?"
+)
+_NUMBERS = re.compile(rf"(?<![A-Za-z0-9_.]){_NUMBER}(?:\s*,?\s*\bor\s+{_NUMBER})*")
+
+
+def final_answer(completion: str) -> str | None:
+    """The answer that a completion ends on, or None. In this order:
+
+    1. the last `\\boxed{}`; several that are joined by a comma, `and` or `or` are one list;
+    2. what follows the last `####`, `answer is` or `answer:` (with or without `final`), up to the end of the sentence;
+    3. the whole completion, if it is one expression without prose;
+    4. the last `$...$`, `\\(...\\)`, `\\[...\\]` or number, whichever comes later.
+    """
+    return _boxed(completion) or _announced(completion) or _bare(completion) or _last(completion)
+
+
+def stated_answer(answer: str) -> str:
+    """A gold answer without what stands around it: as `final_answer`, but never a part of an unmarked text."""
+    return _boxed(answer) or _announced(answer) or answer.strip()
+
+
+def _boxed(text: str) -> str | None:
+    starts = list(_BOX.finditer(text))
+    if not starts:
+        return None
+    contents: list[str] = []
+    following: int | None = None
+    for start in reversed(starts):
+        end = _closing_brace(text, start.end(), len(text) if following is None else following)
+        if end is None:
+            break
+        if following is not None and not _joins(text[end + 1 : following]):
+            break
+        contents.append(text[start.end() : end].strip())
+        following = start.start()
+    return ", ".join(reversed(contents)) or None
+
+
+def _joins(gap: str) -> bool:
+    return len(gap) < 160 and _BOX_GAP.fullmatch(gap) is not None
+
+
+def _closing_brace(text: str, start: int, stop: int) -> int | None:
+    depth = 1
+    for brace in _BRACE.finditer(text, start, stop):
+        if brace[1]:
+            depth += 1 if brace[1] == "{" else -1
+        if depth == 0:
+            return brace.start()
+    return None
+
+
+def _announced(text: str) -> str | None:
+    markers = list(_MARKER.finditer(text))[-_MAX_MARKERS:]
+    contents = [content for marker in markers if (content := _sentence(text[marker.end() :][:_MAX_TAIL]))]
+    if not contents:
+        return None
+    telling = [content for content in contents if re.search(r"[0-9\\$]|(?<![A-Za-z])[A-Z](?![A-Za-z])", content)]
+    sentence = (telling or contents)[-1]
+    subject = _SUBJECT.match(sentence)
+    if subject and not hedged(subject[0]):
+        sentence = sentence[subject.end() :]
+    return _only_maths(sentence)
+
+
+def _sentence(rest: str) -> str:
+    """The rest of the sentence. A display formula may span lines."""
+    rest = re.sub(r"^[\s:*_=>`]+", "", rest)
+    rest = re.sub(r"^is\b\s*:?\s*", "", rest)
+    display = _DISPLAY.match(rest)
+    if display:
+        rest = display[0].replace("\n", " ") + rest[display.end() :]
+    line = rest.split("\n", 1)[0]
+    return _END.split(line, maxsplit=1)[0].strip(" \t\r*_`").rstrip(".,;:!?*_` ")
+
+
+def _only_maths(sentence: str) -> str:
+    """`therefore $\\sqrt{2}$` -> `\\sqrt{2}`, unless the words or numbers around it could change what is said."""
+    spans = _maths(sentence)
+    if not spans:
+        return sentence
+    (start, _, _), (_, end, _) = spans[0], spans[-1]
+    around = sentence[:start] + " " + sentence[end:]
+    joined = all(_JOIN.fullmatch(sentence[left[1] : right[0]]) for left, right in pairwise(spans))
+    if not joined or hedged(around) or re.search(r"[0-9%]", around) or not has_prose(around):
+        return sentence
+    return ", ".join(content for _, _, content in spans)
+
+
+def _bare(text: str) -> str | None:
+    text = text.strip(" \t\r\n*_`")
+    if not text or len(text) > MAX_ANSWER or has_prose(text):
+        return None
+    inner = without_delimiters(text).strip()
+    if "\n" in inner or not re.search(r"[0-9A-Za-z]", inner):
+        return None
+    return text
+
+
+def _last(text: str) -> str | None:
+    tail = text[-_MAX_TAIL:]
+    spans = _maths(tail)
+    numbers = list(_NUMBERS.finditer(tail))
+    if not spans:
+        return numbers[-1][0] if numbers else None
+    if numbers and numbers[-1].start() >= spans[-1][1]:
+        return numbers[-1][0]
+    contents: list[str] = []
+    following: int | None = None
+    for start, end, content in reversed(spans):
+        if following is not None and not _JOIN.fullmatch(tail[end:following]):
+            break
+        contents.append(content)
+        following = start
+    return ", ".join(reversed(contents))
+
+
+_SPAN = re.compile(
+    r"(?<!\\)\$\$(?P<a>(?:[^$\\]|\\.)+?)\$\$|\\\[(?P<b>.{1,1000}?)\\\]|\\\((?P<c>.{1,1000}?)\\\)"
+    r"|(?<![\\0-9])\$(?P<d>(?:[^$\n\\]|\\.)+?)\$(?![0-9])",
+    re.DOTALL,
+)
+
+
+def _maths(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, content) of each formula. `$5 and got $6` is money: a formula holds no prose."""
+    spans = []
+    position = 0
+    while match := _SPAN.search(text, position):
+        content = match[match.lastgroup or 0].strip()
+        if not content or (match.lastgroup == "d" and has_prose(content)):
+            position = match.start() + 1
+            continue
+        spans.append((match.start(), match.end(), content))
+        position = match.end()
+    return spans

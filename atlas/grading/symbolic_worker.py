@@ -1,0 +1,56 @@
+"""The child process of `symbolic.py`: reads JSON lines `[answer]` or `[prediction, gold]`, writes `0` or `1` for each.
+
+A script, started by its path: it imports math-verify and nothing of Atlas.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+from latex2sympy2_extended import NormalizationConfig
+from math_verify import LatexExtractionConfig, parse, verify
+
+_MEMORY_BYTES = 2 * 2**30
+
+# Its own units are off: it takes `5t`, `5c` and `5ab` for a five. `symbolic.py` has taken them off.
+_LATEX = LatexExtractionConfig(
+    normalization_config=NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
+)
+
+
+def main(cpu_seconds: float) -> None:
+    """Answers until standard input ends. Each line may take `cpu_seconds`, then the kernel ends this process."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    replies = os.dup(1)
+    _read("1")
+    os.write(replies, b"r")
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+    for line in sys.stdin.buffer:
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+        reply = _answer(json.loads(line))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        os.write(replies, b"1" if reply else b"0")
+
+
+def _answer(texts: list[str]) -> bool:
+    try:
+        parsed = [_read(text) for text in texts]
+        if len(parsed) == 1:
+            return any(not isinstance(expression, str) for expression in parsed[0])
+        prediction, gold = parsed
+        return bool(verify(gold, prediction, timeout_seconds=None))
+    except (Exception, RecursionError, MemoryError):
+        return False  # sympy raises whatever it likes on what it cannot read, and that is not equal to anything
+
+
+def _read(text: str) -> list[Any]:
+    return list(parse(f"${text}$", extraction_config=[_LATEX], parsing_timeout=None))
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))
