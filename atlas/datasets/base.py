@@ -3,12 +3,11 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from pydantic import Field
 
-from atlas.errors import SpecError
 from atlas.grading import Verdict, grade
 from atlas.spec import Spec
 
@@ -68,6 +67,15 @@ class Dataset(Spec, ABC):
     @abstractmethod
     def load(self) -> Splits:
         """Reads everything. Raises SpecError as `check` does, and RunFailed if the hub cannot be reached."""
+
+    def prompt(self, turns: Sequence[Mapping[str, str]]) -> tuple[dict[str, str], ...]:
+        """The prompt of an example: the turns of a row, after `system` and with `instruction` under the last one."""
+        messages = [dict(turn) for turn in turns]
+        if self.system is not None:
+            messages.insert(0, {"role": "system", "content": self.system})
+        if self.instruction:
+            messages[-1]["content"] += "\n" + self.instruction
+        return tuple(messages)
 
     def grade(self, example: Example, completion: str) -> Verdict:
         """Whether an answer was found in the completion, and whether it is right."""
