@@ -15,7 +15,8 @@ from atlas.fields import allowed_range, allows_env, options_of, range_text, sect
 from atlas.secrets import is_hex_key, is_secret, names_secret
 from atlas.source import KeyPath, Source, dotted
 from atlas.spec import Spec
-from atlas.tree import Node, describe, shown
+from atlas.syntax import shown
+from atlas.tree import Node, describe
 
 S = TypeVar("S", bound=Spec)
 
@@ -187,7 +188,7 @@ def _unknown_key(at: _Spot, model: type[Spec]) -> str:
 
 def _missing(at: _Spot) -> str:
     meaning = (at.info.description or "") if at.info else ""
-    sentence = meaning.split("\n\n")[0].split(". ")[0].replace("\n", " ").rstrip(".")
+    sentence = re.split(r"(?<=\w)\.\s", meaning.replace("\n", " "))[0].rstrip(".")
     return f"required key is missing{f' ({sentence})' if sentence else ''}"
 
 

@@ -4,13 +4,15 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from atlas import __version__
 from atlas.errors import Problem, SpecError, UsageError
 from atlas.secrets import is_hex_key, is_secret, names_secret
 from atlas.spec import SPEC_VERSION
-from atlas.tree import MAX_BYTES, Node, Place, describe, parse, shown
+from atlas.syntax import shown
+from atlas.tree import MAX_BYTES, Node, Place, describe, parse
 
 KeyPath = tuple[str | int, ...]
 """`("tags", 0)` is shown as `tags[0]`."""
@@ -65,40 +67,51 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> Source:
 
     Raises UsageError if the file cannot be read, SpecError if it is no YAML mapping or newer than this Atlas.
     """
-    layers, seen = [], []
-    file, text, folder = _read_text(str(path))
-    first_text = text
-    shown_file = first_file = _label(file)
-    while True:
-        seen.append(shown_file)
-        root = _parse_file(text, folder, shown_file)
-        layers.append(_without_extends(root))
-        if "extends" not in root.children:
-            break
-        file, text, folder = _read_parent(root, folder, file, seen)
-        shown_file = _label(file)
-    tree = layers.pop()
+    first = _read_stdin() if str(path) == "-" else _read_file(str(path), Path.cwd())
+    file, chain = first, [first.label]
+    root = _parse_file(file)
+    layers = [root]
+    while (extends := root.children.get("extends")) is not None:
+        file = _read_parent(extends, file, chain)
+        chain.append(file.label)
+        root = _parse_file(file)
+        layers.append(root)
+    tree = _without_extends(layers.pop())
     while layers:
-        tree = _merged(tree, layers.pop())
-    return Source(_merged(tree, _overrides(overrides)), first_file, first_text)
+        tree = _merged(tree, _without_extends(layers.pop()))
+    return Source(_merged(tree, _overrides(overrides)), first.label, first.text)
 
 
-def _read_text(name: str) -> tuple[str, str, Path]:
-    """The absolute name, the text, and the folder that its relative paths are relative to."""
-    if name == "-":
-        return "<stdin>", _decoded(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>"), Path.cwd()
-    path = _absolute(name, Path.cwd())
-    if path.is_dir():
-        raise UsageError(f"{shown(name, quote=False)} is a directory; expected a YAML file")
+@dataclass(frozen=True)
+class _File:
+    label: str
+    """As shown in messages: relative when it is below the current directory."""
+    text: str
+    folder: Path
+
+
+def _read_stdin() -> _File:
+    return _File("<stdin>", _decoded(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>"), Path.cwd())
+
+
+def _read_file(name: str, folder: Path) -> _File:
     try:
+        path = _absolute(name, folder)
+        if path.is_dir():
+            raise UsageError(f"{shown(name, quote=False)} is a directory; expected a YAML file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise UsageError(f"{shown(name, quote=False)} does not exist; expected a YAML file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: `~name` of nobody
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{shown(name, quote=False)} cannot be read: {reason}") from error
-    return str(path), _decoded(data, _label(str(path))), path.parent
+    label = _label(path)
+    return _File(label, _decoded(data, label), path.parent)
+
+
+def _label(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _absolute(name: str, folder: Path) -> Path:
@@ -118,17 +131,11 @@ def _decoded(data: bytes, file: str) -> str:
         raise SpecError([Problem(message, file=file, line=line)]) from None
 
 
-def _label(file: str) -> str:
-    """A file as shown in messages: relative when it is below the current directory."""
-    return os.path.relpath(file) if file.startswith(str(Path.cwd()) + os.sep) else file
-
-
-def _parse_file(text: str, folder: Path, file: str) -> Node:
-    root = parse(text, folder, file)
+def _parse_file(file: _File) -> Node:
+    root = parse(file.text, file.folder, file.label)
     if root is None:
-        raise SpecError(
-            [Problem("the spec is empty; expected a mapping of keys (name, student, method, ...)", file=file)]
-        )
+        message = "the spec is empty; expected a mapping of keys (name, student, method, ...)"
+        raise SpecError([Problem(message, file=file.label)])
     if not isinstance(root.value, dict):
         got = "a string" if isinstance(root.value, str) else describe(root)
         raise SpecError([root.place.problem(f"the top level must be a mapping of keys, got {got}")])
@@ -143,24 +150,23 @@ def _without_extends(root: Node) -> Node:
     return Node({k: v for k, v in root.children.items() if k != "extends"}, root.place, key_places=root.key_places)
 
 
-def _read_parent(root: Node, folder: Path, child: str, seen: list[str]) -> tuple[str, str, Path]:
-    node = root.children["extends"]
+def _read_parent(extends: Node, child: _File, chain: list[str]) -> _File:
+    def error(message: str) -> SpecError:
+        return SpecError([extends.place.problem(message, "extends")])
 
-    def fail(message: str) -> SpecError:
-        return SpecError([node.place.problem(message, "extends")])
-
-    if not isinstance(node.value, str) or not node.value or node.trap:
-        raise fail(node.trap or f"expected the path of one YAML file, got {describe(node)}")
-    if "${" in node.value:
-        raise fail("${env:NAME} is not replaced here; write the path")
-    target = str(_absolute(node.value, folder))
-    if _label(target) in seen:
-        chain = " -> ".join([*seen[seen.index(_label(target)) :], _label(target)])
-        raise fail(f"the files extend each other in a circle: {chain}")
+    name = extends.value
+    if not isinstance(name, str) or not name or extends.trap:
+        raise error(extends.trap or f"expected the path of one YAML file, got {describe(extends)}")
+    if "${" in name:
+        raise error("${env:NAME} is not replaced here; write the path")
     try:
-        return _read_text(target)
-    except UsageError as error:
-        raise fail(f"{error} (relative to {_label(str(folder))})") from error
+        parent = _read_file(name, child.folder)
+    except UsageError as unreadable:
+        raise error(f"{unreadable}, relative to this one") from unreadable
+    if parent.label in chain:
+        circle = " -> ".join([*chain[chain.index(parent.label) :], parent.label])
+        raise error(f"the files extend each other in a circle: {circle}")
+    return parent
 
 
 def _merged(base: Node, over: Node) -> Node:

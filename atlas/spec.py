@@ -62,7 +62,10 @@ def _absolute(value: Any) -> Any:
         scheme = value.split("://", 1)[0]
         raise ValueError(f"{scheme}:// is not supported; expected a path to a local file or directory")
     folder = getattr(value, "folder", None) or Path.cwd()
-    return os.path.normpath(folder / Path(value).expanduser())
+    try:
+        return os.path.normpath(folder / Path(value).expanduser())
+    except RuntimeError as error:
+        raise ValueError(f"{str(value)!r}: {error}; write the whole path") from error
 
 
 def _model_reference(value: Any) -> Any:

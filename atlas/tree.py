@@ -16,6 +16,7 @@ import yaml
 from atlas.errors import Problem, SpecError
 from atlas.secrets import redact
 from atlas.spec import SourceString
+from atlas.syntax import explained, shown
 
 MAX_BYTES = 256 * 1024
 """A job file is a few kilobytes; more than this is another kind of file."""
@@ -81,9 +82,8 @@ def parse(text: str, folder: Path, file: str, option: bool = False) -> Node | No
     try:
         return _Composer(loader, folder, locate).document()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        assert mark is not None
-        _fail_syntax(error, mark, text, locate)
+        mark, message = explained(error, text, lines=not option)
+        _fail(locate(mark), message)
     except (ValueError, OverflowError):
         # PyYAML hands the digits of escapes and %YAML directives to chr() and int() unchecked.
         _fail(locate(loader.get_mark()), "an escape or directive holds a number that is out of range")
@@ -264,13 +264,6 @@ def _code_point(character: str) -> str:
     return f"U+{ord(character):04X} ({kind})"
 
 
-def shown(text: str, quote: bool = True) -> str:
-    """The text on one line, unprintable characters escaped, cut to a sensible length."""
-    text = text if len(text) <= 60 else text[:57] + "..."
-    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return f"'{printable}'" if quote else printable
-
-
 def describe(node: Node) -> str:
     """The kind of a value, and the value if it is short, for "expected ..., got ..."."""
     match node.value:
@@ -286,63 +279,3 @@ def describe(node: Node) -> str:
             return "a list"
         case dict():
             return "a mapping of keys"
-
-
-_SYNTAX = [
-    (r"end of stream|document separator", "unterminated quote: the quote opened{context} is never closed"),
-    (
-        r"escape",
-        "unknown escape in double quotes{line} ({problem}); use single quotes for text with backslashes: 'C:\\data'",
-    ),
-    (r"character '\\t'", "a tab{line}; YAML is indented with spaces only"),
-    (r"character '(.)' that cannot start", "a value cannot start with {0}{line}; quote it"),
-    (
-        r"mapping values are not allowed",
-        "unexpected ':'{line}; check the indentation, or quote the value if it holds ': '",
-    ),
-    (r"sequence entries are not allowed", "unexpected '- '{line}; a list starts on a line of its own"),
-    (r"could not find expected ':'", "expected `key: value`{context}; is a ':' or a space after it missing?"),
-    (r"expected ',' or '([]}])', but got '<stream end>'", "the bracket opened{context} is never closed; add {0}"),
-    (r"but got '\{'", "unexpected '{{'{line}; quote ${{env:NAME}} inside brackets"),
-    (r"expected ',' or '([]}])'", "expected ',' or {0}{line}; is a comma or a closing bracket missing?"),
-    (r"undefined tag handle", "YAML tags are not allowed{line}; write the plain value"),
-    (r"but found '<scalar>'", "unexpected text{line}; check the indentation, or quote the whole value"),
-    (r"", "not valid YAML{line}: {problem}"),
-]
-
-
-def _fail_syntax(error: yaml.MarkedYAMLError, mark: yaml.Mark, text: str, locate: Callable[[Any], Place]) -> NoReturn:
-    problem = error.problem or ""
-    place, opened = locate(mark), locate(error.context_mark or mark)
-    match, message = next(
-        (match, message) for pattern, message in _SYNTAX if (match := re.search(pattern, problem.replace("\t", "\\t")))
-    )
-    words = {
-        "line": f" on line {place.line}" if place.line else "",
-        "context": f" on line {opened.line}" if opened.line else "",
-        "problem": shown(problem, quote=False),
-    }
-    said = message.format(*match.groups(), **words)
-    if "unterminated" in said:
-        _fail(opened, said)
-    quoted = _multiline_quote(text, mark)
-    if quoted is not None and "unterminated" not in said:
-        line = locate(quoted).line
-        said += (
-            f" (or an unterminated quote: the one opened{f' on line {line}' if line else ''} closes on a later line)"
-        )
-    _fail(place, said)
-
-
-def _multiline_quote(text: str, end: yaml.Mark) -> yaml.Mark | None:
-    """Where the last quoted text before an error starts if it goes over several lines: its quote was forgotten."""
-    last = None
-    try:
-        for token in yaml.scan(text, yaml.SafeLoader):
-            if token.start_mark.index >= end.index:
-                break
-            if isinstance(token, yaml.ScalarToken) and token.style in ("'", '"'):
-                last = token
-    except yaml.YAMLError:
-        pass  # The error itself is being reported; this only looks for a better explanation of it.
-    return last.start_mark if last is not None and last.start_mark.line < last.end_mark.line else None
