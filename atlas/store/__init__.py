@@ -1,0 +1,23 @@
+"""The record of all runs, in SQLite. The only code that opens the database; only the host writes it.
+
+`docs/design/store.md` has the rules. Importing this package imports sqlmodel.
+"""
+
+from atlas.store.database import home_from_environment
+from atlas.store.models import EventRecord, RunRecord, SampleRecord
+from atlas.store.reindex import enqueue_arguments, reindex
+from atlas.store.states import ENDED, STATES
+from atlas.store.store import StaleFence, Store
+
+__all__ = [
+    "ENDED",
+    "STATES",
+    "EventRecord",
+    "RunRecord",
+    "SampleRecord",
+    "StaleFence",
+    "Store",
+    "enqueue_arguments",
+    "home_from_environment",
+    "reindex",
+]

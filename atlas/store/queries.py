@@ -1,0 +1,173 @@
+"""Everything that can be asked of the store.
+
+What is returned is detached from the database: plain objects that never change by themselves.
+"""
+
+import difflib
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import Engine, func, text
+from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from atlas.errors import NotFoundError, UsageError
+from atlas.run import CLOCKS
+from atlas.store.database import explained
+from atlas.store.models import EventRecord, RunRecord, SampleRecord, SpecSnapshot
+from atlas.store.states import ENDED, STATES
+
+
+class Queries:
+    """Short reading transactions on one database file. An unknown `run_id` (a full id) raises NotFoundError."""
+
+    def __init__(self, path: Path, reader: Engine) -> None:
+        self.path = path
+        self.home = path.parent
+        self._reader = reader
+
+    def runs(
+        self,
+        states: Collection[str] | None = None,
+        name: str | None = None,
+        tag: str | None = None,
+        limit: int | None = None,
+    ) -> list[RunRecord]:
+        """The runs that meet all conditions, newest first."""
+        query = _newest_first()
+        if states is not None:
+            query = query.where(col(RunRecord.state).in_(states))
+        if name is not None:
+            query = query.where(RunRecord.name == name)
+        if tag is not None:
+            query = query.where(
+                text("EXISTS (SELECT 1 FROM json_each(run.tags) WHERE value = :tag)").bindparams(tag=tag)
+            )
+        with self._reading() as session:
+            return list(session.exec(query.limit(limit)))
+
+    def run(self, reference: str) -> RunRecord:
+        """The run with this id, or the latest with this name, or the only one whose id begins so.
+
+        Raises NotFoundError with the nearest names, or with all the runs that an ambiguous beginning could mean.
+        """
+        with self._reading() as session:
+            exact = session.exec(select(RunRecord).where(RunRecord.id == reference)).first()
+            if exact:
+                return exact
+            named = session.exec(_newest_first().where(RunRecord.name == reference).limit(1)).first()
+            if named:
+                return named
+            known = list(session.exec(_newest_first()))
+        matches = [run for run in known if reference and run.id.startswith(reference)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise NotFoundError(
+                f"{reference!r} could mean {', '.join(run.id for run in matches)}; write more of the id"
+            )
+        near = difflib.get_close_matches(reference, dict.fromkeys(word for run in known for word in (run.name, run.id)))
+        hint = f"did you mean {' or '.join(near)}?" if near else "`atlas ls` shows all runs"
+        raise NotFoundError(f"no run {reference!r} in {self.path}; {hint}")
+
+    def runs_of_digest(self, digest: str) -> list[RunRecord]:
+        """The runs of this very job, newest first."""
+        with self._reading() as session:
+            return list(session.exec(_newest_first().where(RunRecord.digest == digest)))
+
+    def last_run_of_name(self, name: str, ended: bool = False) -> RunRecord | None:
+        """The newest run of this name (with `ended`: of those that succeeded, failed or were cancelled)."""
+        return next(iter(self.runs(ENDED if ended else None, name=name, limit=1)), None)
+
+    def counts(self) -> dict[str, int]:
+        """How many runs are in each state."""
+        with self._reading() as session:
+            found = dict(session.exec(select(RunRecord.state, func.count()).group_by(RunRecord.state)).all())
+        return {state: found.get(state, 0) for state in STATES}
+
+    def spec(self, run_id: str) -> str:
+        """The resolved job of a run, as JSON."""
+        with self._reading() as session:
+            run = find(session, run_id)
+            return session.exec(select(SpecSnapshot.text).where(SpecSnapshot.digest == run.spec_digest)).one()
+
+    def events(self, run_id: str) -> list[EventRecord]:
+        """What happened to a run, oldest first."""
+        with self._reading() as session:
+            run = find(session, run_id)
+            return list(
+                session.exec(select(EventRecord).where(EventRecord.run == run.number).order_by(col(EventRecord.number)))
+            )
+
+    def samples(self, run_id: str, step: int | None = None, limit: int | None = None) -> list[SampleRecord]:
+        """The evaluated completions of a run (of one step), in the order in which they were written."""
+        with self._reading() as session:
+            query = select(SampleRecord).where(SampleRecord.run == find(session, run_id).number)
+            if step is not None:
+                query = query.where(SampleRecord.step == step)
+            return list(session.exec(query.order_by(col(SampleRecord.number)).limit(limit)))
+
+    def metric_names(self, run_id: str) -> list[str]:
+        """The names of a run's metrics, sorted."""
+        return sorted(self.latest(run_id))
+
+    def latest(self, run_id: str) -> dict[str, float]:
+        """The newest value of each metric of a run; NaN and infinities as such."""
+        rows = self._rows(
+            run_id,
+            "SELECT name, value, nonfinite FROM latest JOIN metric_key ON id = key_id WHERE run = :run",
+        )
+        return {name: _restored(value, word) for name, value, word in rows}
+
+    def metrics(self, run_id: str, name: str) -> list[tuple[int, float]]:
+        """(step, value) of one metric, by step; NaN and infinities as such. Empty if the run has no such metric."""
+        rows = self._rows(
+            run_id,
+            "SELECT step, value, nonfinite FROM metric WHERE run = :run "
+            "AND key_id = (SELECT id FROM metric_key WHERE name = :name) ORDER BY step",
+            name=name,
+        )
+        return [(step, _restored(value, word)) for step, value, word in rows]
+
+    def curve(self, run_id: str, name: str, clock: str) -> list[tuple[float, float]]:
+        """(clock, value) of one metric over one of `atlas.run.CLOCKS`, by step; steps without that clock are left out.
+
+        Raises UsageError for an unknown clock.
+        """
+        if clock not in CLOCKS:
+            raise UsageError(f"unknown clock {clock!r}; expected one of {', '.join(CLOCKS)}")
+        rows = self._rows(
+            run_id,
+            f"SELECT {clock}, value, nonfinite FROM metric JOIN clock USING (run, step) WHERE run = :run "
+            f"AND key_id = (SELECT id FROM metric_key WHERE name = :name) AND {clock} IS NOT NULL ORDER BY step",
+            name=name,
+        )
+        return [(reading, _restored(value, word)) for reading, value, word in rows]
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        """One short transaction: while it is open, SQLite cannot shorten its write-ahead log."""
+        with explained(self.path), Session(self._reader) as session:
+            yield session
+
+    def _rows(self, run_id: str, query: str, **parameters: Any) -> Sequence[Any]:
+        with self._reading() as session:
+            number = find(session, run_id).number
+            return session.connection().execute(text(query), {"run": number, **parameters}).all()
+
+
+def _newest_first() -> SelectOfScalar[RunRecord]:
+    return select(RunRecord).order_by(col(RunRecord.created_seconds).desc(), col(RunRecord.number).desc())
+
+
+def find(session: Session, run_id: str) -> RunRecord:
+    run = session.exec(select(RunRecord).where(RunRecord.id == run_id)).first()
+    if run is None:
+        raise NotFoundError(f"no run {run_id!r}; `atlas ls` shows all runs")
+    return run
+
+
+def _restored(value: float | None, nonfinite: str | None) -> float:
+    return float(nonfinite) if nonfinite else cast(float, value)
