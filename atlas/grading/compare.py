@@ -6,7 +6,7 @@ from atlas.grading import symbolic
 from atlas.grading.extract import MAX_ANSWER
 from atlas.grading.latex import tidy
 from atlas.grading.values import readings, same
-from atlas.grading.words import hedged
+from atlas.grading.words import harmless, hedged
 
 _PLAIN_NUMBER = re.compile(r"[-+]?[0-9][0-9,.]*")
 _CHOICE = re.compile(r"(?:(?:option|choice)\s)?\(?([A-Z])\)?[.:)]?|\(([A-Z])\)\s([^()]*)", re.DOTALL)
@@ -46,8 +46,17 @@ def readable(answer: str) -> bool:
 
 
 def _canonical(text: str) -> str:
-    text = re.sub(r"(?<![0-9]) | (?![0-9])", "", tidy(text))
-    return text if re.search(r"[\\=^_]|(?<![A-Za-z])[A-Za-z](?![A-Za-z])", text) else text.casefold()
+    text = tidy(text)
+    text, is_language = re.sub(r"(?<![0-9]) | (?![0-9])", "", text), _is_language(text)
+    return text.casefold() if is_language else text
+
+
+def _is_language(text: str) -> bool:
+    """Whether case means nothing: `Tuesday`, `No`, `5 Apples`; not `A`, `xY`, `\\Delta`."""
+    words = re.findall(r"[A-Za-z]+", text)
+    if not words or max(map(len, words)) == 1 or re.search(r"[\\=^_]", text):
+        return False
+    return all(len(word) > 2 or word.lower() == "no" or harmless(word) for word in words)
 
 
 def _choice(text: str) -> str | None:

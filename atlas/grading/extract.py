@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 from atlas.grading.latex import has_prose, without_delimiters
-from atlas.grading.words import SCALES, hedged
+from atlas.grading.words import SCALES, harmless, hedged
 
 MAX_ANSWER = 1000
 """Characters. Nothing longer is read as a number or as maths; it can still be equal as text."""
@@ -13,19 +13,19 @@ _MAX_TAIL = 2000
 _MAX_MARKERS = 20
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|([{}])", re.DOTALL)
+_IS = r"\b(?:is|are|equals|would be|must be|should be)\b"
 _MARKER = re.compile(
-    r"####(?!#)|\banswer\b(?:\s(?:to|for|of|in)\b[^.\n:]{0,80}?)?[\s*_`'\")]{0,4}"
-    r"(?::|=|(?:\b(?:is|are|equals|would be|must be|should be)\b))",
-    re.IGNORECASE,
+    rf"####(?!#)|\banswer\b(?:[\s*_`'\")]{{0,4}}(?::|=|{_IS})|\s(?:to|for|of|in)\b[^.\n:]{{0,80}}?{_IS})", re.IGNORECASE
 )
 _DISPLAY = re.compile(r"\$\$.*?\$\$|\\\[.*?\\\]", re.DOTALL)
 _SUBJECT = re.compile(r".*\b(?:is|are|equals)\s+(?=[-$\\({0-9.])")
 _END = re.compile(r"[.?](?:\s|$)|, (?:which|because|since)\b|\b(?:because|since)\b")
 _JOIN = re.compile(r"\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*", re.IGNORECASE)
 _BOX_GAP = re.compile(r"(?:[^.\n]|\.(?=\S)){0,80}?(?:[,;]|\b(?:and|or)\b)(?:[^.\n]|\.(?=\S)){0,80}", re.IGNORECASE)
+_SCALE = re.compile(rf"\s(?:{'|'.join(SCALES)})\b")
 _NUMBER = (
-    r"[-+−]?[$€£]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?: [0-9]{3})+(?![0-9])|[0-9]+)?\.?[0-9]+"
-    rf"(?:\s?/\s?[0-9]+|(?::[0-9]+)+)?(?:%|\s(?:{'|'.join(SCALES)})\b)?"
+    r"[-+−]?[$€£]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?: [0-9]{3})+(?![0-9])|[0-9]+)"
+    rf"(?:\.[0-9]+)?|\.[0-9]+)(?:\s?/\s?[0-9]+|(?::[0-9]+)+)?(?:%|{_SCALE.pattern})?"
 )
 _NUMBERS = re.compile(rf"(?<![A-Za-z0-9_.]){_NUMBER}(?:\s*,?\s*\bor\s+{_NUMBER})*")
 
@@ -37,13 +37,25 @@ def final_answer(completion: str) -> str | None:
     2. what follows the last `####`, `answer is` or `answer:` (with or without `final`), up to the end of the sentence;
     3. the whole completion, if it is one expression without prose;
     4. the last `$...$`, `\\(...\\)`, `\\[...\\]` or number, whichever comes later.
+
+    A box that was opened and cut off is left out, with all after it.
     """
-    return _boxed(completion) or _announced(completion) or _bare(completion) or _last(completion)
+    if boxed := _boxed(completion):
+        return boxed
+    completion = _before_open_box(completion)
+    return _announced(completion) or _bare(completion) or _last(completion)
 
 
 def stated_answer(answer: str) -> str:
     """A gold answer without what stands around it: as `final_answer`, but never a part of an unmarked text."""
     return _boxed(answer) or _announced(answer) or answer.strip()
+
+
+def _before_open_box(text: str) -> str:
+    boxes = list(_BOX.finditer(text))
+    if boxes and _closing_brace(text, boxes[-1].end(), len(text)) is None:
+        return text[: boxes[-1].start()]
+    return text
 
 
 def _boxed(text: str) -> str | None:
@@ -109,14 +121,15 @@ def _only_maths(sentence: str) -> str:
     (start, _, _), (_, end, _) = spans[0], spans[-1]
     around = sentence[:start] + " " + sentence[end:]
     joined = all(_JOIN.fullmatch(sentence[left[1] : right[0]]) for left, right in pairwise(spans))
-    if not joined or hedged(around) or re.search(r"[0-9%]", around) or not has_prose(around):
+    words = re.findall(r"[^\W\d_]+", around)
+    if not joined or re.search(r"[0-9%]", around) or not words or not all(map(harmless, words)):
         return sentence
     return ", ".join(content for _, _, content in spans)
 
 
 def _bare(text: str) -> str | None:
     text = text.strip(" \t\r\n*_`")
-    if not text or len(text) > MAX_ANSWER or has_prose(text):
+    if not text or len(text) > MAX_ANSWER or _BOX.search(text) or has_prose(text):
         return None
     inner = without_delimiters(text).strip()
     if "\n" in inner or not re.search(r"[0-9A-Za-z]", inner):
@@ -127,7 +140,7 @@ def _bare(text: str) -> str | None:
 def _last(text: str) -> str | None:
     tail = text[-_MAX_TAIL:]
     spans = _maths(tail)
-    numbers = list(_NUMBERS.finditer(tail))
+    numbers = [number for number in _NUMBERS.finditer(tail) if _stands_alone(tail, number.end())]
     if not spans:
         return numbers[-1][0] if numbers else None
     if numbers and numbers[-1].start() >= spans[-1][1]:
@@ -139,7 +152,14 @@ def _last(text: str) -> str | None:
             break
         contents.append(content)
         following = start
-    return ", ".join(reversed(contents))
+    scale = _SCALE.match(tail, spans[-1][1])
+    return ", ".join(reversed(contents)) + (scale[0] if scale else "")
+
+
+def _stands_alone(text: str, end: int) -> bool:
+    """`5km` and `5`, not `5x` or `5th`."""
+    glued = re.compile(r"[A-Za-z]+").match(text, end)
+    return glued is None or harmless(glued[0])
 
 
 _SPAN = re.compile(

@@ -37,6 +37,8 @@ def same(prediction: str, gold: str) -> bool:
     prediction, gold = _formula(prediction), _formula(gold)
     if not (_worth_reading(prediction) and _worth_reading(gold)):
         return False
+    if prediction.casefold() == gold.casefold():
+        return prediction == gold  # math-verify takes `A` and `a` for one variable
     if "=" in prediction and "=" not in gold and not _names_a_value(prediction):
         return False
     return _worker.ask([prediction, gold])
@@ -61,12 +63,12 @@ def _formula(text: str) -> str:
 
 _GROUPED = re.compile(r"(?<![0-9,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
 _TOO_MUCH = re.compile(
-    r"""[0-9]{40}                                        # long numbers
-    | (?:\^|\*\*)[\s{(\[+-]*[0-9]{4}                     # big exponents
-    | [)}\]]\s*(?:\^|\*\*)[\s{(\[+-]*[0-9]{3}        # big powers of what is not a plain number
-    | (?:\^|\*\*)[\s{(\[+-]*[0-9]+\s*(?:\^|\*\*)      # towers of powers
-    | [0-9][\s)}\]]*!\s*!  | [0-9]{4}[\s)}\]]*!          # factorials
-    | [)}\]]\s*!                                         # of what is not a plain number
+    r"""[0-9]{40}                                      # long numbers
+    | (?:\^|\*\*)[\s{(\[+-]*[0-9]{4}                   # big exponents
+    | [)}\]]\s*(?:\^|\*\*)[\s{(\[+-]*[0-9]{3}          # big powers of what is not a plain number
+    | (?:\^|\*\*)[\s{(\[+-]*[0-9]+\s*(?:\^|\*\*)     # towers of powers
+    | [0-9][\s)}\]]*!\s*! | [0-9]{4}[\s)}\]]*!         # factorials
+    | [)}\]]\s*!                                       # of what is not a plain number
     """,
     re.VERBOSE,
 )
@@ -101,16 +103,12 @@ class _Worker:
     def ask(self, texts: list[str]) -> bool:
         with self._lock:
             process = self._process if self._process and self._process.poll() is None else self._start()
-            assert process.stdin
+            reply = None
             try:
-                process.stdin.write(json.dumps(texts).encode() + b"\n")
-            except BrokenPipeError:
-                process = self._start()
-                assert process.stdin
-                process.stdin.write(json.dumps(texts).encode() + b"\n")
-            reply = _read_byte(process, _REPLY_SECONDS)
-            if reply is None:
-                self._stop()
+                reply = _exchange(process, json.dumps(texts).encode() + b"\n")
+            finally:
+                if reply is None:  # stopped or interrupted: a late reply must not be taken for the next one
+                    self._stop()
             return reply == b"1"
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -146,8 +144,22 @@ class _Worker:
 
     def forget(self) -> None:
         """After a fork the child belongs to the parent: it must not be asked, stopped or waited for from here."""
-        self._lock = threading.Lock()
-        self._process = None
+        process, self._process, self._lock = self._process, None, threading.Lock()
+        if process is None:
+            return
+        process.returncode = 0
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            assert pipe
+            pipe.close()
+
+
+def _exchange(process: subprocess.Popen[bytes], question: bytes) -> bytes | None:
+    assert process.stdin
+    try:
+        process.stdin.write(question)
+    except BrokenPipeError:
+        return None
+    return _read_byte(process, _REPLY_SECONDS)
 
 
 def _read_byte(process: subprocess.Popen[bytes], limit_seconds: float) -> bytes | None:
