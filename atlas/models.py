@@ -98,6 +98,8 @@ def _config_problems(spec: ModelSpec, key: str) -> Iterator[Problem]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         model_type = config["model_type"]
+        if not isinstance(model_type, str):
+            raise TypeError("model_type is no text")
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield Problem(
             f"{file} is not the config of a model: {type(error).__name__}: {error}; expected a model_type", key
@@ -110,9 +112,9 @@ def _config_problems(spec: ModelSpec, key: str) -> Iterator[Problem]:
     except ImportError:
         return
     if model_type not in CONFIG_MAPPING_NAMES:
-        guess = did_you_mean(str(model_type), sorted(CONFIG_MAPPING_NAMES))
+        guess = did_you_mean(model_type, sorted(CONFIG_MAPPING_NAMES))
         hint = f"did you mean {guess!r}?" if guess else "upgrade transformers if the model is newer"
-        yield Problem(f"{file}: unknown model_type {str(model_type)[:60]!r}; {hint}", key)
+        yield Problem(f"{file}: unknown model_type {model_type[:60]!r}; {hint}", key)
 
 
 def _weight_problems(directory: Path, key: str) -> Iterator[Problem]:
@@ -230,7 +232,7 @@ _BIASED = ("llama", "qwen3", "gemma", "gemma2", "gemma3_text")
 def describe(spec: ModelSpec) -> ModelSize | None:
     """The size of a model of a known family; None when its config is not at hand or of another family."""
     config = _config(spec)
-    family = _FAMILIES.get((config or {}).get("model_type", ""))
+    family = _FAMILIES.get(str((config or {}).get("model_type")))
     if config is None or family is None:
         return None
     try:

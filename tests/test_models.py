@@ -1,0 +1,210 @@
+"""Model directories are checked before anything is loaded, and sizes from configs are those of the real models."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from atlas.job import JobSpec
+from atlas.models import check_model, context_length, describe, estimate_peak_bytes
+from atlas.spec import ModelSpec, StudentSpec
+
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 112,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "max_position_embeddings": 512,
+}
+
+
+def directory(path: Path, **changes: object) -> Path:
+    """A model directory that passes every check."""
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps({"model_type": "llama"} | SMALL | changes))
+    (path / "tokenizer.json").write_text("{}")
+    (path / "model.safetensors").write_bytes(b"")
+    return path
+
+
+def said(spec: ModelSpec) -> str:
+    return "\n".join(map(str, check_model(spec, "student")))
+
+
+def model(path: Path, **fields: object) -> StudentSpec:
+    return StudentSpec.model_validate({"model": str(path), **fields})
+
+
+def test_a_good_directory_and_an_unknown_hub_model_have_no_problems(tmp_path: Path) -> None:
+    assert said(model(directory(tmp_path / "m"))) == ""
+    assert said(StudentSpec(model="a/b")) == ""
+
+
+def test_a_directory_that_is_none(tmp_path: Path) -> None:
+    assert "student.model: " in said(model(tmp_path / "nope")) and "does not exist" in said(model(tmp_path / "nope"))
+    (tmp_path / "file").write_text("")
+    assert "is a file; expected the directory" in said(model(tmp_path / "file"))
+
+
+def test_a_revision_of_a_local_directory_would_be_ignored(tmp_path: Path) -> None:
+    assert "student.revision: " in said(model(directory(tmp_path / "m"), revision="main"))
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (None, "config.json does not exist"),
+        ("{", "is not the config of a model: JSONDecodeError"),
+        ("[]", "is not the config of a model"),
+        ("{}", "expected a model_type"),
+        ('{"model_type": "lama"}', "unknown model_type 'lama'; did you mean 'llama'?"),
+        ('{"model_type": "zzzzzzzz"}', "unknown model_type 'zzzzzzzz'; upgrade transformers"),
+        ('{"model_type": ["x"]}', "expected a model_type"),
+    ],
+)
+def test_a_bad_config(tmp_path: Path, config: str | None, words: str) -> None:
+    path = directory(tmp_path / "m")
+    (path / "config.json").unlink()
+    if config is not None:
+        (path / "config.json").write_text(config)
+    assert words in said(model(path))
+
+
+def test_a_missing_tokenizer(tmp_path: Path) -> None:
+    path = directory(tmp_path / "m")
+    (path / "tokenizer.json").unlink()
+    assert "holds no tokenizer" in said(model(path))
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    path = directory(tmp_path / "m")
+    (path / "model.safetensors").rename(path / "pytorch_model.bin")
+    assert "pickle (pytorch_model.bin)" in said(model(path)) and "model.safetensors" in said(model(path))
+    assert said(model(path, from_scratch=True)) == ""
+
+
+def test_missing_weights_and_shards(tmp_path: Path) -> None:
+    path = directory(tmp_path / "m")
+    (path / "model.safetensors").unlink()
+    assert "holds no weights" in said(model(path))
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (path / "model-1.safetensors").write_bytes(b"")
+    assert "1 of 2 weight files are missing" in said(model(path)) and "model-2.safetensors" in said(model(path))
+    (path / "model-2.safetensors").write_bytes(b"")
+    assert said(model(path)) == ""
+    (path / "model.safetensors.index.json").write_text("[]")
+    assert "is not an index of weights" in said(model(path))
+
+
+def test_a_gguf_file_replaces_config_and_weights(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"")
+    assert said(model(tmp_path, gguf_file="a.gguf")) == ""
+    assert "the directory holds a.gguf" in said(model(tmp_path, gguf_file="b.gguf"))
+    assert "set gguf_file: a.gguf" in said(model(tmp_path))
+    assert "student.gguf_file: " in said(model(tmp_path, gguf_file="a.gguf", from_scratch=True))
+
+
+def test_remote_code_needs_the_operator_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ATLAS_TRUST_REMOTE_CODE", raising=False)
+    assert "student.trust_remote_code: " in said(StudentSpec(model="a/b", trust_remote_code=True))
+    monkeypatch.setenv("ATLAS_TRUST_REMOTE_CODE", "1")
+    assert said(StudentSpec(model="a/b", trust_remote_code=True)) == ""
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("llama", {}),
+        ("llama", {"tie_word_embeddings": True}),
+        ("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 24}),
+        ("mistral", {"head_dim": 32}),
+        ("qwen2", {}),
+        ("qwen2", {"tie_word_embeddings": True}),
+        ("qwen3", {"head_dim": 16}),
+        ("qwen3", {"attention_bias": True}),
+        ("gemma", {"head_dim": 16}),
+        ("gemma2", {"head_dim": 16}),
+        ("gemma3_text", {"head_dim": 16}),
+    ],
+)
+def test_the_parameter_count_is_that_of_the_real_model(
+    tmp_path: Path, model_type: str, changes: dict[str, object]
+) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config = transformers.AutoConfig.for_model(model_type, **SMALL, **changes)
+    with torch.device("meta"):
+        real = transformers.AutoModelForCausalLM.from_config(config)
+    config.save_pretrained(tmp_path)
+    size = describe(model(tmp_path))
+    assert size is not None and size.parameters == sum(parameter.numel() for parameter in real.parameters())
+    linears = {
+        name.rsplit(".", 1)[-1]: (module.in_features, module.out_features)
+        for name, module in real.named_modules()
+        if isinstance(module, torch.nn.Linear) and ".layers.0." in name
+    }
+    assert size.linears == linears
+    assert context_length(model(tmp_path)) == 512
+
+
+def test_an_unknown_or_broken_config_has_no_size(tmp_path: Path) -> None:
+    assert describe(StudentSpec(model="a/b")) is None
+    assert describe(model(directory(tmp_path / "other", model_type="mamba"))) is None
+    assert describe(model(directory(tmp_path / "broken", hidden_size="64"))) is None
+    assert describe(model(tmp_path / "nope")) is None
+    assert context_length(model(tmp_path / "nope")) is None
+
+
+def job(student: StudentSpec, **changes: object) -> JobSpec:
+    return JobSpec.model_validate(
+        {"name": "a", "student": student, "method": {"type": "sft"}, "dataset": {"type": "arithmetic"}}
+        | {"training": {"max_steps": 1, "batch_size": 8}}
+        | changes
+    )
+
+
+def test_full_training_needs_weights_gradients_and_two_adam_states(tmp_path: Path) -> None:
+    student = model(directory(tmp_path / "m"))
+    size, estimate = describe(student), estimate_peak_bytes(job(student))
+    assert size is not None and estimate is not None
+    assert estimate.weights_bytes == estimate.gradients_bytes == 4 * size.parameters
+    assert estimate.optimizer_bytes == 8 * size.parameters and estimate.teacher_bytes == 0
+    assert estimate.total_bytes >= 16 * size.parameters
+
+
+def test_lora_trains_little_and_evaluation_nothing(tmp_path: Path) -> None:
+    path = directory(tmp_path / "m", dtype="bfloat16")
+    size = describe(model(path))
+    assert size is not None and size.dtype == "bfloat16"
+    lora = estimate_peak_bytes(job(model(path, lora={"r": 2, "target_modules": ["q_proj"]})))
+    assert lora is not None and lora.gradients_bytes == 4 * 3 * 2 * (64 + 64)
+    assert lora.weights_bytes == 2 * size.parameters + lora.gradients_bytes
+    evaluation = estimate_peak_bytes(job(model(path), method={"type": "evaluate"}, training=None))
+    assert evaluation is not None and evaluation.weights_bytes == 2 * size.parameters
+    assert evaluation.optimizer_bytes == evaluation.gradients_bytes == evaluation.activations_bytes == 0
+
+
+def test_what_makes_a_job_need_more_or_less_memory(tmp_path: Path) -> None:
+    student = model(directory(tmp_path / "m"))
+    plain = estimate_peak_bytes(job(student))
+    assert plain is not None
+    saved = estimate_peak_bytes(
+        job(student, training={"max_steps": 1, "batch_size": 8, "gradient_checkpointing": True})
+    )
+    small = estimate_peak_bytes(job(student, training={"max_steps": 1, "batch_size": 8, "micro_batch_size": 2}))
+    taught = estimate_peak_bytes(job(student, method={"type": "gkd"}, teacher={"model": student.model}))
+    anchored = estimate_peak_bytes(job(student, method={"type": "grpo", "beta": 0.1}))
+    assert saved is not None and small is not None and taught is not None and anchored is not None
+    assert saved.activations_bytes < plain.activations_bytes and saved.logits_bytes == plain.logits_bytes
+    assert small.activations_bytes * 4 == plain.activations_bytes
+    assert taught.teacher_bytes == plain.weights_bytes and taught.logits_bytes > plain.logits_bytes
+    assert anchored.weights_bytes == 2 * plain.weights_bytes
+
+
+def test_without_a_config_there_is_no_estimate(tmp_path: Path) -> None:
+    assert estimate_peak_bytes(job(StudentSpec(model="a/b"))) is None
+    student = model(directory(tmp_path / "m"))
+    assert estimate_peak_bytes(job(student, method={"type": "gkd"}, teacher={"model": "a/b"})) is None
