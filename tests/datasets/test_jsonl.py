@@ -124,7 +124,7 @@ def test_a_solution_in_the_system_message_or_the_instruction_is_refused(write) -
 
 
 def test_a_solution_that_is_only_the_answer_may_occur_in_the_question(write) -> None:
-    row = {"messages": turns("Which is larger, A or B?", "B."), "answer": "B"}
+    row = {"messages": turns("Which is larger, A or B.", "B."), "answer": "B"}
     assert load(write("d.jsonl", [row])).train[0].solution == "B."
 
 

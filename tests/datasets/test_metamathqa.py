@@ -68,6 +68,15 @@ def test_a_few_bad_rows_among_many_are_left_out_and_counted(write, caplog) -> No
     assert "row 7: response" in caplog.text and "row 9: answer cannot be parsed" in caplog.text
 
 
+def test_only_the_first_rows_are_tried_on_the_grader_and_judged_by_their_own_number(write, monkeypatch) -> None:
+    monkeypatch.setattr("atlas.datasets.rows.PARSED", 10)
+    rows = [ROW | {"query": f"{n} + 2?"} for n in range(200)]
+    unreadable = {"response": "The answer is: \\frac{1}{"}
+    assert len(load(write("late.jsonl", [*rows, *[ROW | unreadable] * 100])).train) == 300
+    with pytest.raises(SpecError, match="row 3: answer cannot be parsed"):
+        load(write("early.jsonl", [*rows[:3], ROW | unreadable, *rows[3:]]))
+
+
 def test_a_directory_with_one_file_is_read(write, tmp_path: Path) -> None:
     write("data/MetaMathQA-395K.jsonl", [ROW])
     (tmp_path / "data/README.md").write_text("hello")
