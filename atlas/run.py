@@ -148,9 +148,21 @@ class Run:
         return self.directory / "checkpoints"
 
     def log(self, values: Mapping[str, float | None], step: int) -> None:
-        """Appends one metric line with the clocks of now. A value that is None is left out."""
+        """Appends one metric line with the clocks of now. A value that is None is left out, as is, with a line in the
+        worker's log, one that is no number."""
         self.step = max(self.step, step)
-        shown = {name: _plain(value) for name, value in values.items() if value is not None}
+        shown = {}
+        for name, value in values.items():
+            try:
+                if value is not None:
+                    shown[name] = _plain(value)
+            except (
+                TypeError,
+                ValueError,
+                RuntimeError,
+                OverflowError,
+            ):  # torch raises RuntimeError for a tensor of many
+                logger.exception("%s is no number at step %d", name, step)
         self._write(self._metrics, {"step": step, "clocks": self.clock.readings(), "values": shown})
 
     def log_samples(self, samples: Sequence[Sample], step: int, split: str) -> None:
@@ -217,9 +229,18 @@ def open_private(path: Path, mode: str) -> IO[str]:
 
 def _open_for_append(path: Path) -> IO[str]:
     """Opens for appending; a torn last line of a killed worker is closed off, so that it spoils only itself."""
-    torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
+    torn = path.exists() and not _ends_with_newline(path)
     stream = open_private(path, "a")
     if torn:
         stream.write("\n")
         stream.flush()
     return stream
+
+
+def _ends_with_newline(path: Path) -> bool:
+    """Whether the file is empty or its last line is whole."""
+    with open(path, "rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"

@@ -1,0 +1,201 @@
+"""What every executor must do. A worker made of a script in its run directory stands in for atlas.worker."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from atlas.errors import ExecutorError
+from atlas.executors import LocalExecutor
+
+EXECUTORS = [pytest.param(LocalExecutor(), id="local")]
+STUB = "import pathlib, sys\nexec((pathlib.Path(sys.argv[1]) / 'script.py').read_text())\n"
+PRELUDE = """
+import os, pathlib, signal, subprocess, sys
+run_dir = pathlib.Path(sys.argv[1])
+def say(name, text):
+    (run_dir / "part").write_text(str(text))
+    (run_dir / "part").rename(run_dir / name)
+"""
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request):
+    return request.param
+
+
+@pytest.fixture
+def launch(executor, tmp_path, monkeypatch):
+    """Launches a worker that runs this script; ends all of them afterwards."""
+    stub = tmp_path / "stub/atlas"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").touch()
+    (stub / "worker.py").write_text(STUB)
+    monkeypatch.setenv("PYTHONPATH", str(stub.parent))
+    handles = []
+
+    def launch(script, gpus=()):
+        handles.append(executor.launch(make_run_dir(tmp_path, script), gpus))
+        return handles[-1], tmp_path / "run"
+
+    yield launch
+    for handle in handles:
+        executor.terminate(handle, force=True)
+
+
+def make_run_dir(folder, script):
+    run_dir = folder / "run"
+    run_dir.mkdir(mode=0o700)
+    (run_dir / "script.py").write_text(PRELUDE + script)
+    return run_dir
+
+
+def until(condition):
+    """Waits for something that another process does."""
+    deadline = time.monotonic() + 20
+    while not (outcome := condition()):
+        assert time.monotonic() < deadline, "waited for 20 seconds"
+        threading.Event().wait(0.01)
+    return outcome
+
+
+def said(run_dir, name):
+    def look():
+        with suppress(FileNotFoundError):
+            return (run_dir / name).read_text()
+
+    return until(look)
+
+
+def is_running(pid):
+    try:
+        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+WAIT_FOR_EVER = "say('started', os.getpid()); signal.pause()"
+CHILD = "child = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()']); say('child', child.pid);"
+
+
+def test_launch_does_not_wait_for_the_worker_and_alive_follows_it(executor, launch, tmp_path):
+    os.mkfifo(tmp_path / "gate")
+    handle, run_dir = launch(f"say('started', 1); open({str(tmp_path / 'gate')!r}).read(); say('ended', 1)")
+    said(run_dir, "started")
+    assert executor.alive(handle)
+    (tmp_path / "gate").write_text("go on")
+    until(lambda: not executor.alive(handle))
+    assert (run_dir / "ended").exists()
+
+
+def test_what_the_worker_prints_is_in_its_log_which_only_the_owner_can_read(executor, launch):
+    handle, run_dir = launch("print('to stdout', flush=True); print('to stderr', file=sys.stderr)")
+    until(lambda: not executor.alive(handle))
+    assert (run_dir / "worker.log").read_text().splitlines() == ["to stdout", "to stderr"]
+    assert stat.S_IMODE((run_dir / "worker.log").stat().st_mode) == 0o600
+
+
+def test_a_second_attempt_adds_to_the_log(executor, launch, tmp_path):
+    handle, run_dir = launch("print('attempt')")
+    until(lambda: not executor.alive(handle))
+    again = executor.launch(run_dir, [])
+    until(lambda: not executor.alive(again))
+    assert (run_dir / "worker.log").read_text().splitlines() == ["attempt", "attempt"]
+
+
+@pytest.mark.parametrize(("gpus", "visible"), [([], ""), ([2, 0], "2,0")])
+def test_the_worker_sees_its_gpus_and_no_others(executor, launch, monkeypatch, gpus, visible):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    _, run_dir = launch("say('gpus', repr(os.environ['CUDA_VISIBLE_DEVICES']))", gpus)
+    assert said(run_dir, "gpus") == repr(visible)
+
+
+def test_terminate_lets_the_worker_end_in_its_own_way(executor, launch):
+    handle, run_dir = launch(
+        "def stop(*_): say('checkpoint', 'saved'); sys.exit(143)\nsignal.signal(signal.SIGTERM, stop)\n" + WAIT_FOR_EVER
+    )
+    said(run_dir, "started")
+    executor.terminate(handle)
+    until(lambda: not executor.alive(handle))
+    assert said(run_dir, "checkpoint") == "saved"
+
+
+def test_terminate_with_force_ends_a_worker_that_does_not_listen(executor, launch):
+    handle, run_dir = launch("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAIT_FOR_EVER)
+    said(run_dir, "started")
+    executor.terminate(handle)
+    assert executor.alive(handle)
+    executor.terminate(handle, force=True)
+    until(lambda: not executor.alive(handle))
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_terminate_reaches_the_workers_children(executor, launch, force):
+    handle, run_dir = launch(CHILD + WAIT_FOR_EVER)
+    child = said(run_dir, "child")
+    assert is_running(child)
+    executor.terminate(handle, force)
+    until(lambda: not executor.alive(handle) and not is_running(child))
+
+
+def test_terminate_reaches_children_that_a_dead_worker_left_behind(executor, launch):
+    handle, run_dir = launch(CHILD + "os.kill(os.getpid(), signal.SIGKILL)")
+    child = said(run_dir, "child")
+    until(lambda: not executor.alive(handle))
+    assert is_running(child)
+    executor.terminate(handle, force=True)
+    until(lambda: not is_running(child))
+
+
+def test_terminate_may_be_repeated_also_when_nothing_is_left(executor, launch):
+    handle, run_dir = launch(WAIT_FOR_EVER)
+    said(run_dir, "started")
+    executor.terminate(handle)
+    executor.terminate(handle)
+    until(lambda: not executor.alive(handle))
+    executor.terminate(handle)
+    executor.terminate(handle, force=True)
+
+
+def test_a_recycled_process_id_is_neither_alive_nor_terminated(executor, launch):
+    handle, run_dir = launch(WAIT_FOR_EVER)
+    said(run_dir, "started")
+    earlier = handle.split(":")[0] + ":1@an-earlier-boot"
+    assert not executor.alive(earlier)
+    executor.terminate(earlier, force=True)
+    assert executor.alive(handle)
+
+
+def test_the_worker_survives_the_death_of_the_process_that_launched_it(executor, tmp_path, launch):
+    run_dir = make_run_dir(tmp_path, WAIT_FOR_EVER)
+    # The stand-in on PYTHONPATH is for the worker; the process that launches it needs the real package.
+    script = f"import os, pathlib, sys\nsys.path.remove({os.environ['PYTHONPATH']!r})\n"
+    script += f"from atlas.executors import {type(executor).__name__} as Executor\n"
+    script += f"print(Executor().launch(pathlib.Path({str(run_dir)!r}), []), flush=True)\nos.killpg(0, 9)"
+    launcher = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, start_new_session=True, timeout=60
+    )
+    assert launcher.returncode == -signal.SIGKILL, launcher.stderr
+    handle = launcher.stdout.strip()
+    said(run_dir, "started")
+    assert executor.alive(handle)
+    executor.terminate(handle, force=True)
+    until(lambda: not executor.alive(handle))
+
+
+def test_a_launch_that_cannot_work_says_why(executor, tmp_path):
+    with pytest.raises(ExecutorError, match=r"no-such-run.*No such file or directory"):
+        executor.launch(tmp_path / "no-such-run", [])
+
+
+def test_a_worker_that_ends_at_once_is_not_alive_and_its_log_says_why(executor, launch):
+    handle, run_dir = launch("raise SystemExit('the job cannot be read')")
+    until(lambda: not executor.alive(handle))
+    assert "the job cannot be read" in (run_dir / "worker.log").read_text()
