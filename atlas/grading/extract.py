@@ -15,9 +15,11 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|([{}])", re.DOTALL)
 _IS = r"\b(?:is|are|equals|would be|must be|should be)\b"
 _MARKER = re.compile(
-    rf"####(?!#)|\banswer\b(?:[\s*_`'\")]{{0,4}}(?::|=|{_IS})|\s(?:to|for|of|in)\b[^.\n:]{{0,80}}?{_IS})", re.IGNORECASE
+    rf"####(?!#)|\banswer\b(?:[\s*_`'\")]{{0,4}}(?::|=|{_IS})|\sto (?:the|this|your) (?:question|problem)\s{_IS})",
+    re.IGNORECASE,
 )
 _DISPLAY = re.compile(r"\$\$.*?\$\$|\\\[.*?\\\]", re.DOTALL)
+_PREMISE = re.compile(r",\s*(?:so|then|we)\b", re.IGNORECASE)
 _SUBJECT = re.compile(r".*\b(?:is|are|equals)\s+(?=[-$\\({0-9.])")
 _END = re.compile(r"[.?](?:\s|$)|, (?:which|because|since)\b|\b(?:because|since)\b")
 _JOIN = re.compile(r"\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*", re.IGNORECASE)
@@ -35,6 +37,7 @@ def final_answer(completion: str) -> str | None:
 
     1. the last `\\boxed{}`; several that are joined by a comma, `and` or `or` are one list;
     2. what follows the last `####`, `answer is` or `answer:` (with or without `final`), up to the end of the sentence;
+       not a premise, which goes on with `, so`;
     3. the whole completion, if it is one expression without prose;
     4. the last `$...$`, `\\(...\\)`, `\\[...\\]` or number, whichever comes later.
 
@@ -92,6 +95,7 @@ def _closing_brace(text: str, start: int, stop: int) -> int | None:
 def _announced(text: str) -> str | None:
     markers = list(_MARKER.finditer(text))[-_MAX_MARKERS:]
     contents = [content for marker in markers if (content := _sentence(text[marker.end() :][:_MAX_TAIL]))]
+    contents = [content for content in contents if not _PREMISE.search(content)]
     if not contents:
         return None
     telling = [content for content in contents if re.search(r"[0-9\\$]|(?<![A-Za-z])[A-Z](?![A-Za-z])", content)]

@@ -8,16 +8,16 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import replace
 from typing import Any
 
-from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 
 _MEMORY_BYTES = 2 * 2**30
 
 # Its own units are off: it takes `5t`, `5c` and `5ab` for a five. `symbolic.py` has taken them off.
 _LATEX = LatexExtractionConfig(
-    normalization_config=NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
+    normalization_config=replace(LatexExtractionConfig().normalization_config, units=False, boxed="none")
 )
 
 

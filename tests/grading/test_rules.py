@@ -24,6 +24,8 @@ RIGHT = [
     ("The answer is 48 clips in April and May.", "48"),
     ("The answer is 3 + 4 = 7. I hope it is correct.", "7"),
     ("The answer is 5. This answer is correct.", "5"),
+    ("We know that the answer is 2, so we write 2 = 100/Z. The value of Z is 50.", "50"),
+    ("The answer to the question is 5.", "5"),
     ("The answer is therefore $\\sqrt{2}$.", r"\sqrt 2"),
     ("2+3=<<2+3=5>>5\n#### 5", "5"),
     # maths and the last number
