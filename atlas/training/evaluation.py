@@ -1,0 +1,152 @@
+"""The pass rate on held-out problems, off the training clock."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from atlas.analysis.intervals import wilson
+from atlas.datasets.base import Example, Splits
+from atlas.errors import RunFailed
+from atlas.run import Run, Sample, Stopped
+from atlas.training.generation import Completion, generate
+from atlas.training.load import check_vocabulary, load_model, load_tokenizer, resolved_revision
+from atlas.training.prompts import check_lengths, render_prompt
+
+
+def evaluate_only(run: Run) -> None:
+    """Measures the student as it is: `method: evaluate`."""
+    run.progress("train", 0, 0)
+    run.progress("load")
+    cache = run.directory.parents[1] / "cache"
+    tokenizer = load_tokenizer(run.job.student, cache)
+    model = load_model(run.job.student, cache, trainable=False)
+    check_vocabulary(model, tokenizer)
+    run.summary["revisions"] = {"student": resolved_revision(model)}
+    evaluator = Evaluator(run, tokenizer, run.job.dataset.load())
+    evaluator.check_lengths(model)
+    evaluator.student(model, step=0)
+
+
+class Evaluator:
+    """Measures a model on the job's held-out problems and says when to do it.
+
+    What it found is in `run.summary`: `first`, `best`, `last` and `teacher`, each `{step, pass_rate, low, high,
+    train_seconds}`, and `split_fingerprint`. The summary is part of every checkpoint, so that a resumed run goes on.
+    """
+
+    def __init__(self, run: Run, tokenizer: PreTrainedTokenizerBase, splits: Splits) -> None:
+        """Raises RunFailed(`bad_data`) if the split is empty."""
+        self.run, self.tokenizer, self.spec = run, tokenizer, run.job.evaluation
+        self.examples = list(getattr(splits, self.spec.split)[: self.spec.max_problems])
+        if not self.examples:
+            raise RunFailed(
+                "bad_data",
+                f"evaluation.split {self.spec.split} holds no problems; set dataset.{self.spec.split}_size above 0",
+            )
+        run.summary["split_fingerprint"] = splits.fingerprint(self.spec.split)
+
+    def check_lengths(self, model: PreTrainedModel) -> None:
+        """Raises RunFailed(`bad_data`) if some problem does not fit into the model's context."""
+        limits = [self.spec.max_completion_length] * len(self.examples)
+        check_lengths(model, self.tokenizer, self.examples, limits)
+
+    def due(self, step: int, last: bool) -> bool:
+        """Whether the student is to be measured after this step; never twice at the same one."""
+        previous = self.run.summary.get("last", {"step": None, "train_seconds": 0.0})
+        if previous["step"] == step:
+            return False
+        minutes = (self.run.clock.readings()["train_seconds"] - previous["train_seconds"]) / 60
+        every = self.spec
+        return (
+            last
+            or step == 0
+            or (every.every_steps is not None and step % every.every_steps == 0)
+            or (every.every_minutes is not None and minutes >= every.every_minutes)
+        )
+
+    def student(self, model: PreTrainedModel, step: int) -> None:
+        """Logs `eval/*`, with the samples. Raises Stopped, having logged nothing, if the run is to stop."""
+        values, samples = self._measure(model)
+        self.run.log({f"eval/{name}": value for name, value in values.items()}, step)
+        self.run.log_samples(samples, step, self.spec.split)
+        found = self._summary(values, step)
+        summary = self.run.summary
+        summary["last"] = found
+        summary.setdefault("first", found)
+        if found["pass_rate"] > summary.setdefault("best", found)["pass_rate"]:
+            summary["best"] = found
+
+    def teacher(self, model: PreTrainedModel) -> None:
+        """Logs `eval/teacher_pass_rate` and its interval at step 0. Raises Stopped like `student`."""
+        values, _ = self._measure(model)
+        names = ("pass_rate", "pass_rate_low", "pass_rate_high")
+        self.run.log({f"eval/teacher_{name}": values[name] for name in names}, 0)
+        self.run.summary["teacher"] = self._summary(values, 0)
+
+    def _measure(self, model: PreTrainedModel) -> tuple[dict[str, float], list[Sample]]:
+        spec, run = self.spec, self.run
+        prompts = [render_prompt(self.tokenizer, example.messages) for example in self.examples]
+
+        def report(done: int, total: int) -> None:
+            if run.stop_requested:
+                raise Stopped
+            run.progress("evaluate", done, total)
+
+        with run.clock.phase("evaluate", training=False):
+            completions = generate(
+                model,
+                self.tokenizer,
+                [prompt for prompt in prompts for _ in range(spec.num_samples)],
+                max_completion_length=spec.max_completion_length,
+                temperature=spec.temperature,
+                top_p=spec.top_p,
+                batch_size=spec.batch_size,
+                seed=run.job.seed,
+                before_batch=report,
+            )
+            samples = [
+                self._sample(example, completions[i * spec.num_samples + k], k)
+                for i, example in enumerate(self.examples)
+                for k in range(spec.num_samples)
+            ]
+        return _statistics(samples, len(self.examples)), samples
+
+    def _sample(self, example: Example, completion: Completion, number: int) -> Sample:
+        verdict = self.run.job.dataset.grade(example, completion.text)
+        return Sample(
+            problem_id=example.id,
+            completion=completion.text,
+            extracted=verdict.extracted,
+            found=verdict.found,
+            correct=verdict.correct,
+            tokens=len(completion.token_ids),
+            clipped=completion.clipped,
+            sample=number,
+        )
+
+    def _summary(self, values: Mapping[str, float], step: int) -> dict[str, Any]:
+        return {
+            "step": step,
+            "pass_rate": values["pass_rate"],
+            "low": values["pass_rate_low"],
+            "high": values["pass_rate_high"],
+            "train_seconds": self.run.clock.readings()["train_seconds"],
+        }
+
+
+def _statistics(samples: Sequence[Sample], problems: int) -> dict[str, float]:
+    """Means over all samples. The interval counts problems, not samples: several tries at one problem are not
+    independent, and counting them as if they were would make it too narrow."""
+    share = 1 / len(samples)
+    pass_rate = sum(sample.correct for sample in samples) * share
+    low, high = wilson(pass_rate * problems, problems)
+    return {
+        "pass_rate": pass_rate,
+        "pass_rate_low": low,
+        "pass_rate_high": high,
+        "format_rate": sum(sample.found for sample in samples) * share,
+        "mean_tokens": sum(sample.tokens for sample in samples) * share,
+        "clipped_share": sum(sample.clipped for sample in samples) * share,
+        "problems": problems,
+    }

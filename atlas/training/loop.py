@@ -1,0 +1,163 @@
+"""The life of a training run inside the worker, the same for every method: prepare, fit, export."""
+
+import json
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
+from transformers.utils.logging import disable_progress_bar
+
+from atlas.datasets.base import Example
+from atlas.errors import RunFailed
+from atlas.run import Run, Stopped
+from atlas.spec import TrainingSpec
+from atlas.training import checkpoints, load
+from atlas.training.evaluation import Evaluator
+from atlas.training.trainer import Measured, Recorder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every method needs before it can build its trainer."""
+
+    tokenizer: PreTrainedTokenizerBase
+    student: PreTrainedModel
+    lora: LoraConfig | None
+    examples: list[Example]
+    """The training split."""
+    evaluator: Evaluator
+    cache: Path
+
+
+def prepare(run: Run) -> Prepared:
+    """Loads data, tokenizer and student. Raises RunFailed with the reason if they do not fit together."""
+    run.progress("load")
+    disable_progress_bar()
+    job, cache = run.job, run.directory.parents[1] / "cache"
+    splits = job.dataset.load()
+    tokenizer = load.load_tokenizer(job.student, cache)
+    set_seed(job.seed)  # the weights of a student from scratch
+    student = load.load_model(job.student, cache, trainable=True)
+    load.check_vocabulary(student, tokenizer)
+    run.summary["revisions"] = {"student": load.resolved_revision(student)}
+    evaluator = Evaluator(run, tokenizer, splits)
+    evaluator.check_lengths(student)
+    lora = load.lora_config(job.student.lora) if job.student.lora else None
+    return Prepared(tokenizer, student, lora, list(splits.train), evaluator, cache)
+
+
+def arguments(run: Run, config: type, prompts_per_step: int, examples: int, **method: Any) -> Any:
+    """TRL's config of a method: everything that is common, and `method`'s own arguments.
+
+    Atlas logs, evaluates and saves by itself, so all of transformers' own ways are off. Raises RunFailed(`bad_data`)
+    if the training split is smaller than one step.
+    """
+    spec = _training(run)
+    micro_batch_size = spec.micro_batch_size or spec.batch_size
+    cuda = load.device().type == "cuda"
+    return config(
+        output_dir=str(run.checkpoints / checkpoints.STAGING),
+        max_steps=planned_steps(spec, examples, prompts_per_step),
+        per_device_train_batch_size=micro_batch_size,
+        gradient_accumulation_steps=spec.batch_size // micro_batch_size,
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type=_scheduler(spec),
+        warmup_steps=spec.warmup_steps,
+        weight_decay=spec.weight_decay,
+        max_grad_norm=spec.max_grad_norm,
+        gradient_checkpointing=spec.gradient_checkpointing,
+        bf16=cuda and torch.cuda.is_bf16_supported(),
+        use_cpu=not cuda,
+        dataloader_pin_memory=cuda,
+        seed=run.job.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **method,
+    )
+
+
+def planned_steps(spec: TrainingSpec, examples: int, prompts_per_step: int) -> int:
+    """Optimizer steps of the whole run. An epoch leaves out what does not fill a step."""
+    if examples < prompts_per_step:
+        raise RunFailed(
+            "bad_data",
+            f"the training split has {examples} examples and one step needs {prompts_per_step}; "
+            "lower training.batch_size or use more data",
+        )
+    if spec.max_steps is not None:
+        return spec.max_steps
+    assert spec.epochs is not None
+    return max(1, ceil(spec.epochs * (examples // prompts_per_step)))
+
+
+def fit(
+    run: Run, trainer: Measured, prepared: Prepared, prompts_per_step: int, teacher: PreTrainedModel | None = None
+) -> Path:
+    """Trains from the newest complete checkpoint, or from the start, to the planned step, and exports the model.
+
+    Raises Stopped, after a checkpoint, if the run was asked to stop.
+    """
+    planned = trainer.args.max_steps
+    run.progress("train", None, planned)
+    checkpoint, reasons = checkpoints.resume_point(run.checkpoints)
+    step = checkpoints.step_of(checkpoint) if checkpoint else 0
+    _rewind(run, checkpoint, step)
+    for reason in reasons:
+        run.event("checkpoint_passed_over", reason)
+    if step < planned:
+        trainer.epochs_done = step // (len(prepared.examples) // prompts_per_step)
+        with ExitStack() as training:
+            recorder = Recorder(run, prepared.evaluator, teacher, training)
+            trainer.remove_callback(PrinterCallback)
+            trainer.add_callback(recorder)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if recorder.stopped:
+            raise Stopped
+    else:
+        trainer._load_from_checkpoint(str(checkpoint))
+        if prepared.evaluator.due(step, last=True):
+            prepared.evaluator.student(trainer.model, step)
+    return _export(run, trainer, prepared.tokenizer)
+
+
+def _rewind(run: Run, checkpoint: Path | None, step: int) -> None:
+    if checkpoint is None:
+        if '"values"' in (run.directory / "metrics.jsonl").read_text():
+            run.rewind(-1)  # an earlier attempt ended before its first checkpoint
+        return
+    run.clock.restore(json.loads((checkpoint / checkpoints.CLOCKS).read_text()))
+    run.summary.update(json.loads((checkpoint / checkpoints.SUMMARY).read_text()))
+    run.rewind(step)
+    run.event("resume", f"goes on after step {step}")
+
+
+def _export(run: Run, trainer: Measured, tokenizer: PreTrainedTokenizerBase) -> Path:
+    """The trained model (with LoRA: its adapter) and the tokenizer, for `from_pretrained`."""
+    run.progress("export")
+    staged = run.checkpoints / checkpoints.STAGING / "final"
+    trainer.model.save_pretrained(staged)
+    tokenizer.save_pretrained(staged)
+    return checkpoints.publish(staged, run.checkpoints / "final")
+
+
+def _scheduler(spec: TrainingSpec) -> str:
+    # transformers' "constant" ignores warmup_steps.
+    constant = "constant_with_warmup" if spec.warmup_steps else "constant"
+    return constant if spec.lr_scheduler_type == "constant" else spec.lr_scheduler_type
+
+
+def _training(run: Run) -> TrainingSpec:
+    assert run.job.training is not None, "Method.check lets no job without training pass"
+    return run.job.training

@@ -1,0 +1,50 @@
+"""Supervised fine-tuning on TRL's SFTTrainer."""
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+from trl.trainer.utils import RepeatSampler
+
+from atlas.methods.sft import Sft
+from atlas.run import Run
+from atlas.training.loop import arguments, fit, prepare
+from atlas.training.prompts import check_lengths, encode_prompts, encode_solution, render_prompt
+from atlas.training.trainer import Measured
+
+
+def train(run: Run, method: Sft) -> Path:
+    """Runs the job and returns the directory of the trained model. See `loop.fit` for what is raised."""
+    prepared = prepare(run)
+    tokenizer, examples = prepared.tokenizer, prepared.examples
+    solutions = [encode_solution(tokenizer, example) for example in examples]
+    check_lengths(prepared.student, tokenizer, examples, map(len, solutions))
+    prompts = encode_prompts(tokenizer, [render_prompt(tokenizer, example.messages) for example in examples])
+    rows = {
+        "input_ids": [prompt + solution for prompt, solution in zip(prompts, solutions, strict=True)],
+        "labels": [[-100] * len(prompt) + solution for prompt, solution in zip(prompts, solutions, strict=True)],
+    }
+    assert run.job.training is not None
+    batch_size = run.job.training.batch_size
+    trainer = SftTrainer(
+        run,
+        model=prepared.student,
+        args=arguments(run, SFTConfig, batch_size, len(examples), max_length=None),
+        train_dataset=Dataset.from_dict(rows),
+        processing_class=tokenizer,
+        peft_config=prepared.lora,
+    )
+    return fit(run, trainer, prepared, batch_size)
+
+
+class SftTrainer(Measured, SFTTrainer):
+    """Takes whole batches only, in an order that depends on the seed alone, as the on-policy trainers do."""
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        batch_size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        sampler = RepeatSampler(
+            self.train_dataset, mini_repeat_count=1, batch_size=batch_size, shuffle=True, seed=self.args.seed
+        )
+        return self.wind_forward(sampler)

@@ -1,0 +1,189 @@
+"""What Atlas adds to every TRL trainer: clocks, honest failure, exact prompts, and checkpoints at step boundaries."""
+
+import logging
+import math
+import resource
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from atlas.errors import RunFailed
+from atlas.run import Run, Stopped
+from atlas.training import checkpoints
+from atlas.training.evaluation import Evaluator
+from atlas.training.prompts import encode_prompts
+
+if TYPE_CHECKING:
+    from transformers import Trainer as _Trainer
+else:
+    _Trainer = object
+
+logger = logging.getLogger(__name__)
+
+_NOT_LOGGED = ("num_tokens", "step_time", "epoch", "rewards/score/mean", "rewards/score/std")
+"""What TRL says that our clocks say exactly (its counts restart when a run resumes), or that it says twice."""
+
+
+class Measured(_Trainer):
+    """To be put before a TRL trainer: `class Sft(Measured, SFTTrainer)`."""
+
+    def __init__(self, run: Run, **kwargs: Any) -> None:
+        self.run = run
+        self.epochs_done = 0
+        """Epochs before the checkpoint that is resumed from."""
+        super().__init__(**kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with self.phase("forward_backward"):
+            loss = super().training_step(*args, **kwargs)
+        self._check_finite("loss", loss)
+        return loss
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        mask = inputs["completion_mask"] if "completion_mask" in inputs else inputs["labels"][:, 1:] != -100
+        self.run.clock.tokens_trained += int(mask.sum())
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Times a block. The GPU is waited for, or its work would be billed to whoever waits next."""
+        with self.run.clock.phase(name):
+            yield
+            if self.args.device.type == "cuda":
+                torch.cuda.synchronize()
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self._check_finite("norm of the gradient", norm)
+        return norm
+
+    def _check_finite(self, what: str, value: Any) -> None:
+        """Before the optimizer steps, so that the last checkpoint is the last healthy state."""
+        number = float(value)
+        if not math.isfinite(number):
+            raise RunFailed(
+                "non_finite_loss",
+                f"the {what} at step {self.state.global_step + 1} is {number}; lower training.learning_rate, "
+                "add training.warmup_steps, or use dtype float32",
+            )
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return self.wind_forward(super()._get_train_sampler(dataset))
+
+    def wind_forward(self, sampler: Any) -> Any:
+        """TRL's RepeatSampler draws every epoch's order from one generator, so a resumed run must skip the first."""
+        for _ in range(self.epochs_done):
+            torch.randperm(sampler.num_samples, generator=sampler.generator)
+        return sampler
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        run, step = self.run, self.state.global_step
+        with run.clock.phase("checkpoint", training=False):
+            run.flush()  # before the checkpoint exists, or a crash could lose metrics that are never computed again
+            super()._save_checkpoint(model, trial)
+            staged = Path(self.args.output_dir) / f"checkpoint-{step}"
+            (staged / "training_args.bin").unlink()  # a pickle that nobody reads
+            saved = checkpoints.commit(staged, run.checkpoints, step, run.clock.readings(), run.summary)
+            checkpoints.rotate(run.checkpoints, run.job.training.keep_checkpoints)  # type: ignore[union-attr]
+        run.event("checkpoint", saved.name)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: a run directory explains itself."""
+
+    def _send_telemetry(self) -> None:
+        """None: Atlas talks to nobody unless the spec says so."""
+
+
+class OnPolicy(Measured):
+    """To be put before a TRL trainer that writes rollouts."""
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return encode_prompts(self.processing_class, prompts), None, {}
+
+    def _generate(self, prompts: list[str]) -> Any:
+        with self.phase("generate"):
+            generated = super()._generate(prompts)
+        completion_ids = generated[1]
+        self.run.clock.rollouts += len(completion_ids)
+        self.run.clock.tokens_generated += sum(map(len, completion_ids))
+        return generated
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        """Rollouts come from the model as it is used: without dropout and, always, with the KV cache."""
+        self.model.eval()
+        try:
+            return super()._generate_single_turn(*args, **kwargs)
+        finally:
+            self.model.train()
+
+
+class Recorder(TrainerCallback):
+    """Logs every step, evaluates and saves when due, and stops when asked to."""
+
+    def __init__(self, run: Run, evaluator: Evaluator, teacher: PreTrainedModel | None, training: ExitStack) -> None:
+        """Starts the training clock when all is set up; the clock stops when the caller leaves `training`."""
+        self.run, self.evaluator, self.teacher, self._training = run, evaluator, teacher, training
+        self.stopped = False
+        """Whether training ended early, at a checkpoint, because the run was asked to stop."""
+        self._optimizer_phase = ExitStack()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        step = state.global_step
+        if step == 0 and self.teacher is not None and self.run.job.evaluation.teacher:
+            self.evaluator.teacher(self.teacher)
+        if self.evaluator.due(step, last=False):
+            self.evaluator.student(model, step)
+        self.run.progress("train", step, state.max_steps)
+        self._training.enter_context(self.run.clock.training())
+
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        self._optimizer_phase.enter_context(self.run.clock.phase("optimizer"))
+
+    def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._optimizer_phase.close()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        step, last = state.global_step, state.global_step == state.max_steps
+        assert self.run.job.training is not None
+        control.should_save = last or step % self.run.job.training.save_every_steps == 0
+        try:
+            if self.run.stop_requested and not last:
+                raise Stopped
+            if self.evaluator.due(step, last):
+                self.evaluator.student(model, step)
+        except Stopped:
+            self.stopped = control.should_save = control.should_training_stop = True
+        self.run.progress("train", step, state.max_steps)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        state.log_history.clear()  # or every checkpoint would repeat the whole of metrics.jsonl
+        if logs is None or "train_runtime" in logs:
+            return
+        values = {f"train/{name}": value for name, value in logs.items() if name not in _NOT_LOGGED}
+        values |= self.run.clock.take_phases()
+        values["memory/peak_bytes"] = _peak_memory_bytes()
+        self.run.log(values, state.global_step)
+
+
+def _peak_memory_bytes() -> int:
+    """Of the GPU if there is one, otherwise of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
