@@ -324,6 +324,31 @@ def test_online_the_server_gets_each_value_once_over_a_kill_a_resume_and_a_rewin
     assert status(run_dir)["url"] == f"{server.url}/me/p/runs/tiny-abc123"
 
 
+class Resumed:
+    """A run of which W&B already has two rows."""
+
+    starting_step, url = 2, "https://wandb.example.com/run"
+
+    def __init__(self):
+        self.logged, self.exit_code = [], None
+
+    def log(self, row, step):
+        self.logged.append((step, row["step"]))
+
+    def finish(self, exit_code):
+        self.exit_code = exit_code
+
+
+def test_rows_that_the_server_has_are_not_even_offered_again(environment, run_dir, server):
+    online(environment, server)
+    run = Resumed()
+    environment.setattr(streamer, "_begin", lambda run_dir, document, mode: run)
+    append(run_dir, *(metric(step, a=step) for step in (10, 20, 30, 40)))
+    assert send(run_dir, wait=lambda seconds: None)
+    assert run.logged == [(2, 30), (3, 40)]
+    assert run.exit_code == 1, "the worker is gone and left no result"
+
+
 def test_after_an_outage_the_rest_is_sent(environment, run_dir, server):
     online(environment, server)
     append(run_dir, metric(0, a=0))
