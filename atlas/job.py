@@ -16,7 +16,8 @@ from atlas.diagnosis import validate
 from atlas.errors import Problem, SpecError
 from atlas.executors import AnyExecutor, LocalExecutor
 from atlas.methods import AnyMethod
-from atlas.models import check_model, context_length
+from atlas.model_checks import check_model, check_pair
+from atlas.models import context_length
 from atlas.source import Source, read
 from atlas.spec import (
     SPEC_VERSION,
@@ -118,6 +119,8 @@ def _problems(job: JobSpec) -> Iterator[Problem]:
     yield from check_model(job.student, "student")
     if job.teacher is not None:
         yield from check_model(job.teacher, "teacher")
+    if job.teacher is not None and job.method.needs_teacher:
+        yield from check_pair(job.student, job.teacher)
     if job.student.from_scratch and job.method.type != "sft":
         yield Problem(
             f"random weights have nothing to say that {job.method.type} could use; train with sft first",

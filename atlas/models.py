@@ -1,152 +1,24 @@
-"""What can be known of a model without loading it: whether it is usable, how large it is, how much memory a job needs.
+"""What can be known of a model without loading it: its config, its size, and how much memory a job needs.
 
 Reads configs from local directories and the hub's cache, never from the network.
 """
 
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlas.diagnosis import did_you_mean
-from atlas.errors import Problem
 from atlas.spec import ModelSpec, StudentSpec, is_local
 
 if TYPE_CHECKING:
     from atlas.job import JobSpec
 
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-)
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
-
-def check_model(spec: ModelSpec, path: str) -> list[Problem]:
-    """What would keep the model at `path` (`student`, `teacher`) from loading, as far as this machine knows."""
-    problems = []
-    if spec.trust_remote_code and os.environ.get("ATLAS_TRUST_REMOTE_CODE") != "1":
-        message = (
-            "runs Python code from the model's repository; set ATLAS_TRUST_REMOTE_CODE=1 in the environment to allow it"
-        )
-        problems.append(Problem(message, f"{path}.trust_remote_code"))
-    if isinstance(spec, StudentSpec) and spec.from_scratch and spec.lora:
-        problems.append(
-            Problem("adapters on random weights learn nothing; remove lora or from_scratch", f"{path}.lora")
-        )
-    if isinstance(spec, StudentSpec) and spec.from_scratch and spec.gguf_file:
-        message = "from_scratch reads no weights, so this would be ignored; remove one of the two"
-        problems.append(Problem(message, f"{path}.gguf_file"))
-    where = _directory_problems if is_local(spec.model) else _hub_problems
-    return problems + list(where(spec, path))
-
-
-def _hub_problems(spec: ModelSpec, path: str) -> Iterator[Problem]:
-    offline = any(
-        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    )
-    if offline and _cached(spec, spec.gguf_file or "config.json") is None:
-        yield Problem(
-            f"{spec.model} is not in the local cache and the hub is offline (HF_HUB_OFFLINE); "
-            "download it first, name a local directory, or unset HF_HUB_OFFLINE",
-            f"{path}.model",
-        )
-
-
-def _directory_problems(spec: ModelSpec, path: str) -> Iterator[Problem]:
-    directory = Path(spec.model)
-    key = f"{path}.model"
-    if spec.revision is not None:
-        yield Problem("a local directory has no revisions, so this would be ignored; remove it", f"{path}.revision")
-    if not directory.exists():
-        yield Problem(
-            f"{directory} does not exist; expected a directory with a model (a hub id has no ./ in front)", key
-        )
-        return
-    if not directory.is_dir():
-        yield Problem(f"{directory} is a file; expected the directory around it", key)
-        return
-    if spec.gguf_file is not None:
-        if not (directory / spec.gguf_file).is_file():
-            found = ", ".join(sorted(file.name for file in directory.glob("*.gguf"))) or "no .gguf file"
-            yield Problem(
-                f"{directory / spec.gguf_file} does not exist; the directory holds {found}", f"{path}.gguf_file"
-            )
-        return
-    yield from _config_problems(spec, key)
-    if not any((directory / name).is_file() for name in _TOKENIZER_FILES):
-        yield Problem(f"{directory} holds no tokenizer; expected tokenizer.json beside config.json", key)
-    if not (isinstance(spec, StudentSpec) and spec.from_scratch):
-        yield from _weight_problems(directory, key)
-
-
-def _config_problems(spec: ModelSpec, key: str) -> Iterator[Problem]:
-    file = Path(spec.model) / "config.json"
-    if not file.is_file():
-        gguf = next(iter(sorted(found.name for found in Path(spec.model).glob("*.gguf"))), None)
-        yield Problem(
-            f"{file} does not exist; " + (f"set gguf_file: {gguf}" if gguf else "expected a transformers model"), key
-        )
-        return
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        model_type = config["model_type"]
-        if not isinstance(model_type, str):
-            raise TypeError("model_type is no text")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        yield Problem(
-            f"{file} is not the config of a model: {type(error).__name__}: {error}; expected a model_type", key
-        )
-        return
-    if isinstance(config.get("auto_map"), dict) and spec.trust_remote_code:
-        return
-    try:
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-    except ImportError:
-        return
-    if model_type not in CONFIG_MAPPING_NAMES:
-        guess = did_you_mean(model_type, sorted(CONFIG_MAPPING_NAMES))
-        hint = f"did you mean {guess!r}?" if guess else "upgrade transformers if the model is newer"
-        yield Problem(f"{file}: unknown model_type {model_type[:60]!r}; {hint}", key)
-
-
-def _weight_problems(directory: Path, key: str) -> Iterator[Problem]:
-    if (directory / "model.safetensors").is_file():
-        return
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            yield Problem(f"{index} is not an index of weights; copy the model again", key)
-            return
-        missing = [shard for shard in shards if not (directory / shard).is_file()]
-        if missing:
-            listed = ", ".join(missing[:3])
-            yield Problem(f"{len(missing)} of {len(shards)} weight files are missing in {directory}: {listed}", key)
-        return
-    pickles = sorted(file.name for pattern in _PICKLES for file in directory.glob(pattern))
-    if pickles:
-        yield Problem(
-            f"{directory} holds its weights as pickle ({pickles[0]}), which can run any code when it is read; "
-            "expected model.safetensors: convert it with transformers' save_pretrained",
-            key,
-        )
-        return
-    yield Problem(
-        f"{directory} holds no weights; expected model.safetensors (or from_scratch: true with method sft)", key
-    )
-
-
-def _cached(spec: ModelSpec, name: str) -> Path | None:
-    """A file of a hub model in the local cache."""
+def file_of(spec: ModelSpec, name: str) -> Path | None:
+    """Where a file of the model is on this machine: in its directory or in the hub's cache. None if it is not there."""
+    if is_local(spec.model):
+        file = Path(spec.model) / name
+        return file if file.is_file() else None
     try:
         from huggingface_hub import constants, try_to_load_from_cache
     except ImportError:
@@ -155,9 +27,10 @@ def _cached(spec: ModelSpec, name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _config(spec: ModelSpec) -> dict[str, Any] | None:
-    file = Path(spec.model) / "config.json" if is_local(spec.model) else _cached(spec, "config.json")
-    if file is None or spec.gguf_file is not None:
+def config_of(spec: ModelSpec) -> dict[str, Any] | None:
+    """The model's config.json; None when it is not at hand or unreadable, and for a GGUF file, which has its own."""
+    file = None if spec.gguf_file else file_of(spec, "config.json")
+    if file is None:
         return None
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -168,7 +41,7 @@ def _config(spec: ModelSpec) -> dict[str, Any] | None:
 
 def context_length(spec: ModelSpec) -> int | None:
     """Tokens of prompt and completion that the model was built for; None when its config is not at hand."""
-    length = (_config(spec) or {}).get("max_position_embeddings")
+    length = (config_of(spec) or {}).get("max_position_embeddings")
     return length if isinstance(length, int) else None
 
 
@@ -231,7 +104,7 @@ _BIASED = ("llama", "qwen3", "gemma", "gemma2", "gemma3_text")
 
 def describe(spec: ModelSpec) -> ModelSize | None:
     """The size of a model of a known family; None when its config is not at hand or of another family."""
-    config = _config(spec)
+    config = config_of(spec)
     family = _FAMILIES.get(str((config or {}).get("model_type")))
     if config is None or family is None:
         return None
