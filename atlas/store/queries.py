@@ -4,6 +4,7 @@ What is returned is detached from the database: plain objects that never change 
 """
 
 import difflib
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,6 +131,16 @@ class Queries:
             name=name,
         )
         return [(step, _restored(value, word)) for step, value, word in rows]
+
+    def clocks(self, run_id: str) -> dict[int, dict[str, float]]:
+        """The reading of every one of `atlas.run.CLOCKS` at each step, by step; NaN where it was not recorded."""
+        rows = self._rows(run_id, f"SELECT step, {', '.join(CLOCKS)} FROM clock WHERE run = :run ORDER BY step")
+        return {
+            step: {
+                clock: math.nan if reading is None else reading for clock, reading in zip(CLOCKS, readings, strict=True)
+            }
+            for step, *readings in rows
+        }
 
     def curve(self, run_id: str, name: str, clock: str) -> list[tuple[float, float]]:
         """(clock, value) of one metric over one of `atlas.run.CLOCKS`, by step; steps without that clock are left out.

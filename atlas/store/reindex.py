@@ -27,14 +27,17 @@ def reindex(home: Path) -> int:
     Raises StoreError if another process has the database open.
     """
     path, new = home / database.FILE_NAME, home / "atlas.db.reindex"
-    with database.explained(path):
+    _remove(new)
+    try:
+        with database.explained(path):
+            with Store.open_file(new) as store:
+                count = sum(_add(store, arguments, run_dir) for arguments, run_dir in _described(home))
+            assert not _beside(new, "-wal").exists(), "closing the last connection empties the write-ahead log"
+            if path.exists():
+                _set_aside(path)
+            new.replace(path)
+    finally:
         _remove(new)
-        with Store.open_file(new) as store:
-            count = sum(_add(store, arguments, run_dir) for arguments, run_dir in _described(home))
-        assert not _beside(new, "-wal").exists(), "closing the last connection empties the write-ahead log"
-        if path.exists():
-            _set_aside(path)
-        new.replace(path)
     return count
 
 
@@ -116,7 +119,7 @@ def _set_aside(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("", "-wal", "-shm", ".lock"):
         _beside(path, suffix).unlink(missing_ok=True)
 
 

@@ -118,7 +118,7 @@ class Store(Queries):
             _note(session, run, "queued")
 
     def claim(self, scheduler: str, run_id: str | None = None) -> RunRecord | None:
-        """Takes the oldest queued run, or `run_id` if it is still queued, for this scheduler alone; raises its fence."""
+        """Takes the oldest queued run, or `run_id` if it is still queued, for this scheduler; raises its fence."""
         queued = select(RunRecord.number).where(RunRecord.state == "queued")
         if run_id is not None:
             queued = queued.where(RunRecord.id == run_id)

@@ -29,7 +29,7 @@ class Stretch:
     start: int
     end: int
     lines: int = 0
-    """How many of them were good."""
+    """How many of them were good, at least in part."""
     rewind: int | None = None
     bad: list[str] = field(default_factory=list)
 
