@@ -12,7 +12,7 @@ from pathlib import Path
 from atlas import __version__
 from atlas.errors import SpecError, UsageError
 from atlas.job import JobSpec
-from atlas.provenance import gpus, patch, project
+from atlas.provenance import command_line, gpus, patch, project
 from atlas.run import open_private
 from atlas.spec import is_local
 from atlas.store import RunRecord, Store
@@ -108,7 +108,7 @@ def _write_run_dir(run_dir: Path, run_id: str, job: JobSpec, spec_file: Path | N
         "digest": digest,
         "atlas_version": __version__,
         "submitted_at_seconds": time.time(),
-        "command": shlex.join(["atlas", *sys.argv[1:]]),
+        "command": shlex.join(command_line(["atlas", *sys.argv[1:]])),
         "spec_file": str(spec_file) if spec_file else None,
         "spec_text": spec_file.read_text() if spec_file else None,
         "git": project(folder),
