@@ -113,7 +113,7 @@ def _explained(error: ValidationError, source: Source, model: type[Spec]) -> Ite
             yield at.path, _unknown_type(node, _choices(at)), False
         else:
             expected = _expected(detail, at)
-            yield at.path, f"expected {expected}, got {_got(node, expected)}{_hint(node, expected)}", False
+            yield at.path, f"expected {expected}, got {_got(node, expected)}{_hint(node, expected, at.info)}", False
     for found in alternatives.values():
         # A list with a wrong item failed as a list too, and as everything else: only the item matters.
         deepest = max(len(path) for path, _ in found)
@@ -188,7 +188,7 @@ def _unknown_key(at: _Spot, model: type[Spec]) -> str:
 
 def _missing(at: _Spot) -> str:
     meaning = (at.info.description or "") if at.info else ""
-    sentence = re.split(r"(?<=\w)\.\s", meaning.replace("\n", " "))[0].rstrip(".")
+    sentence = re.split(r"(?<=[\w)`])\.\s", meaning.replace("\n", " "))[0].rstrip(".")
     return f"required key is missing{f' ({sentence})' if sentence else ''}"
 
 
@@ -273,14 +273,14 @@ def _got(node: Node | None, expected: str = "") -> str:
     return f"the number {describe(node)}" if number and expected in _EXPECTED_OTHER else describe(node)
 
 
-def _hint(node: Node | None, expected: str) -> str:
+def _hint(node: Node | None, expected: str, info: FieldInfo | None = None) -> str:
     """The next step, for the mistakes that everybody makes."""
     if node is None:
         return ""
     if expected == "text" and isinstance(node.value, bool | int | float):
         return f'; quote it: "{shown(node.raw, quote=False)}"'
     if node.value is None:
-        return "; leave the key out for its default"
+        return "; write a value" if info is None or info.is_required() else "; leave the key out for its default"
     number = str(node.value).replace("_", "") if isinstance(node.value, str) else ""
     if "number" in expected and re.fullmatch(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?", number):
         return f"; write {shown(number, quote=False)} without quotes"

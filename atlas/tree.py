@@ -100,6 +100,7 @@ class _Composer:
         self.loader = loader
         self.folder = folder
         self.locate = locate
+        self.count = 0
         self.anchors: dict[str, Node | None] = {}
         """None while the anchored value is still being read."""
 
@@ -130,6 +131,9 @@ class _Composer:
         place = self.locate(event.start_mark)
         if depth > MAX_DEPTH:
             _fail(place, f"nested deeper than {MAX_DEPTH} levels")
+        self.count += 1
+        if self.count > MAX_VALUES:
+            _fail(place, f"more than {MAX_VALUES} values")
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event.anchor or "", place, depth)
         if event.tag is not None:
@@ -145,7 +149,7 @@ class _Composer:
         if event.anchor is not None:
             self.anchors[event.anchor] = node
         if node.size > MAX_VALUES:
-            _fail(place, f"aliases expand to more than {MAX_VALUES} values")
+            _fail(place, f"more than {MAX_VALUES} values once aliases are written out")
         return node
 
     def _alias(self, name: str, place: Place, depth: int) -> Node:

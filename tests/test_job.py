@@ -8,6 +8,8 @@ import pytest
 
 from atlas.errors import SpecError
 from atlas.job import JobSpec, check, load, load_checked
+from atlas.reference import json_schema
+from atlas.source import read
 
 Write = Callable[..., Path]
 
@@ -72,12 +74,24 @@ def test_local_paths_are_relative_to_their_own_file(
     assert job.teacher is not None and job.teacher.model == str(tmp_path / "teacher")
 
 
+COMMITTED = sorted((Path(__file__).parents[1] / "specs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=[f"{path.parent.name}/{path.name}" for path in COMMITTED])
+def test_every_committed_spec_loads_and_fits_the_schema(path: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    load(path)
+    assert jsonschema.Draft202012Validator(json_schema()).is_valid(read(path).root.plain())
+
+
 FOUND = [
     ("student: {model: a/b, dtpe: x}", "a.yaml:2:23: student.dtpe: unknown key; did you mean 'dtype'?"),
     ("learning_rate: 1e-5", "a.yaml:7:1: learning_rate: unknown key; did you mean 'training.learning_rate'?"),
     ("training: {max_steps: 1, lr: 1}", "training.lr: unknown key; did you mean 'learning_rate'?"),
     ("training: {max_steps: 1, num_epochs: 1}", "training.num_epochs: unknown key; did you mean 'epochs'?"),
     ("method: {type: gkd, num_generations: 4}", "method.num_generations: unknown key of type gkd; type grpo has it"),
+    ("name:", "name: expected text, got nothing (an empty value); write a value"),
+    ("seed: null", "seed: expected a whole number, got nothing (null); leave the key out for its default"),
     ("zzzz: 1", "zzzz: unknown key; a job has version, kind, name"),
     ("student: {revision: main}", "a.yaml:2:1: student.model: required key is missing (Hub id"),
     ("student: a/b", "a.yaml:2:10: student: expected a mapping of keys, got the text 'a/b'"),
