@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from atlas.secrets import names_secret
+
 SPEC_VERSION = 1
 """The version of the job file format that this Atlas writes; it reads this one and older ones."""
 
@@ -41,12 +43,16 @@ _ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def _expand_env(value: Any) -> Any:
-    """Replaces `${env:NAME}` by the environment variable. Keeps the folder. Raises ValueError if it is not set."""
+    """Replaces `${env:NAME}` by the environment variable. Keeps the folder. Raises ValueError if it is not set or secret."""
     if not isinstance(value, str):
         return value
 
     def look_up(match: re.Match[str]) -> str:
         name = match[1]
+        if names_secret(name):
+            raise ValueError(
+                f"{name} is the name of a secret, and job files are stored and shown; name another variable"
+            )
         if name not in os.environ:
             raise ValueError(f"the environment variable {name} is not set; export it or write the value here")
         return os.environ[name]

@@ -231,6 +231,12 @@ def test_a_secret_in_an_override_is_never_shown(write: Write, override: str) -> 
     assert "hunter2" not in found and TOKEN not in found
 
 
+def test_a_secret_of_the_environment_is_not_copied_into_the_job(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", HEX)
+    found = only_problem(write(JOB + 'wandb: {project: "${env:WANDB_API_KEY}"}\n'))
+    assert "wandb.project: WANDB_API_KEY is the name of a secret" in found and HEX not in found
+
+
 def test_a_pinned_commit_is_no_secret(write: Write) -> None:
     assert load(write(JOB), [f"student.revision={HEX}"]).student.revision == HEX
 
