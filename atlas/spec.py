@@ -43,7 +43,7 @@ _ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def _expand_env(value: Any) -> Any:
-    """Replaces `${env:NAME}` by the environment variable. Keeps the folder. Raises ValueError if it is not set or secret."""
+    """Replaces `${env:NAME}` by the environment variable. Raises ValueError if it is not set or names a secret."""
     if not isinstance(value, str):
         return value
 
