@@ -102,7 +102,7 @@ class MetricKey(SQLModel, table=True):
     name: str = Field(unique=True)
 
 
-class MetricRow(SQLModel, table=True):
+class Metric(SQLModel, table=True):
     """One measured number. SQLite has no NaN: then `value` is NULL and `nonfinite` says which it was."""
 
     __tablename__ = "metric"
@@ -132,7 +132,7 @@ class ClockRow(SQLModel, table=True):
     rollouts: float | None = None
 
 
-class LatestRow(SQLModel, table=True):
+class Latest(SQLModel, table=True):
     """The newest value of every metric of a run, so that a list of runs needs no search."""
 
     __tablename__ = "latest"
