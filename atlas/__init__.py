@@ -1,6 +1,6 @@
 """Atlas: run and compare ways to post-train a language model.
 
-This package imports nothing at the top, so that `atlas --help` stays fast. The map of the rooms is `docs/architecture.md`.
+Imports nothing at the top, so that `atlas --help` stays fast. The map of the rooms is `docs/architecture.md`.
 """
 
 __version__ = "0.1.0"

@@ -97,7 +97,11 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> JobSpec:
 
 def load_checked(path: Path | str, overrides: Sequence[str] = ()) -> JobSpec:
     """`load`, then `check` with the positions of the file in every problem."""
-    source = read(path, overrides)
+    return checked(read(path, overrides))
+
+
+def checked(source: Source) -> JobSpec:
+    """The job of a file that was read, if it can run on this machine. Raises SpecError as `load` and `check` do."""
     job = validate(source, JobSpec)
     check(job, source)
     return job
@@ -126,8 +130,6 @@ def _problems(job: JobSpec) -> Iterator[Problem]:
             f"random weights have nothing to say that {job.method.type} could use; train with sft first",
             "student.from_scratch",
         )
-    if job.teacher is None and job.evaluation.teacher and "teacher" in job.evaluation.model_fields_set:
-        yield Problem("there is no teacher to evaluate; remove this or add a teacher", "evaluation.teacher")
     yield from _context_problems(job)
     yield from _wandb_problems(job)
 

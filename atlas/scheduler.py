@@ -125,6 +125,7 @@ def _conclude(store: Store, run: RunRecord, result: dict[str, Any] | None) -> No
         store.finish(run.id, run.fence, "cancelled", message=message)
     elif state == "stopped":
         store.finish(run.id, run.fence, "preempted", message=message)
+        store.requeue(run.id, run.fence, "continues from its last checkpoint")
     else:
         store.finish(run.id, run.fence, state, reason=result.get("reason"), message=message)
 

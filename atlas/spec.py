@@ -219,7 +219,7 @@ class EvaluationSpec(Spec):
     max_completion_length: int = Field(256, ge=1)
     """Tokens after which a completion is cut."""
     teacher: bool = True
-    """Also measure the teacher, once, at step 0."""
+    """Also measure the teacher, if there is one, at step 0."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvaluationSpec":

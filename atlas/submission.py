@@ -8,14 +8,16 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from atlas import __version__
 from atlas.errors import SpecError, UsageError
 from atlas.job import JobSpec
 from atlas.provenance import command_line, gpus, patch, project
 from atlas.run import open_private
+from atlas.source import Source
 from atlas.spec import is_local
-from atlas.store import RunRecord, Store
+from atlas.store import RunRecord, Store, enqueue_arguments
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Submission:
     earlier_state: str | None = None
 
 
-def submit(store: Store, job: JobSpec, spec_file: Path | None, force: bool = False) -> Submission:
-    """Queues a job that `check` has accepted.
+def submit(store: Store, job: JobSpec, source: Source | None = None, force: bool = False) -> Submission:
+    """Queues a job that `check` has accepted. `source` is the file it was read from, for the record.
 
     Without `force`, a job that is equal to one that is queued, running or succeeded is not queued again.
     Raises SpecError if this machine cannot ever run it.
@@ -40,30 +42,9 @@ def submit(store: Store, job: JobSpec, spec_file: Path | None, force: bool = Fal
             return Submission(earlier.id, earlier.state)
     run_id = f"{job.name}-{secrets.token_hex(3)}"
     run_dir = store.home / "runs" / run_id
-    _write_run_dir(run_dir, run_id, job, spec_file, digest)
-    enqueue(store, run_dir)
+    document = _write_run_dir(run_dir, run_id, job, source, digest)
+    store.enqueue(**enqueue_arguments(document), run_dir=run_dir)
     return Submission(run_id)
-
-
-def enqueue(store: Store, run_dir: Path) -> None:
-    """Queues the run that a run directory describes."""
-    document = json.loads((run_dir / "spec.json").read_text())
-    job = JobSpec.model_validate(document["job"])
-    store.enqueue(
-        id=document["run_id"],
-        name=job.name,
-        method=job.method.type,
-        student=job.student.model,
-        teacher=job.teacher.model if job.teacher else None,
-        dataset=job.dataset.type,
-        executor=job.executor.type,
-        digest=document["digest"],
-        spec=job.model_dump_json(),
-        run_dir=str(run_dir),
-        tags=job.tags,
-        notes=job.notes,
-        planned_steps=job.training.max_steps if job.training else 0,
-    )
 
 
 def content_digest(job: JobSpec) -> str:
@@ -93,12 +74,13 @@ def _check_resources(job: JobSpec) -> None:
         raise SpecError(f"asks for {wanted} GPU, this machine has {there}; leave it out or set 0", "resources.gpus")
 
 
-def _write_run_dir(run_dir: Path, run_id: str, job: JobSpec, spec_file: Path | None, digest: str) -> None:
+def _write_run_dir(run_dir: Path, run_id: str, job: JobSpec, source: Source | None, digest: str) -> dict[str, Any]:
+    """Creates the run directory and returns the content of its spec.json."""
     try:
         run_dir.mkdir(parents=True, mode=0o700)
     except OSError as error:
         raise UsageError(f"cannot create {run_dir}: {error}") from error
-    folder = spec_file.parent if spec_file else Path.cwd()
+    folder = Path(source.file).absolute().parent if source else Path.cwd()
     diff = patch(folder)
     if diff:
         with open_private(run_dir / "project.patch", "w") as file:
@@ -109,10 +91,11 @@ def _write_run_dir(run_dir: Path, run_id: str, job: JobSpec, spec_file: Path | N
         "atlas_version": __version__,
         "submitted_at_seconds": time.time(),
         "command": shlex.join(command_line(["atlas", *sys.argv[1:]])),
-        "spec_file": str(spec_file) if spec_file else None,
-        "spec_text": spec_file.read_text() if spec_file else None,
+        "spec_file": source.file if source else None,
+        "spec_text": source.text if source else None,
         "git": project(folder),
         "job": job.model_dump(mode="json"),
     }
     with open_private(run_dir / "spec.json", "w") as file:
         json.dump(document, file, indent=2)
+    return document

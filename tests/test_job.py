@@ -256,15 +256,17 @@ def test_check_accepts_a_good_job(write: Write, tmp_path: Path) -> None:
     load_checked(write(JOB.replace("a/student", "./m")))
 
 
-def test_problems_of_check_have_places_and_come_together(write: Write) -> None:
+def test_problems_of_check_have_places_and_come_together(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", "/nowhere")
     text = (
         JOB.replace("a/student", "./nope").replace("teacher: {model: a/teacher}\n", "")
-        + "evaluation: {teacher: true}\n"
+        + "wandb: {project: p, mode: online}\n"
     )
     found = problems(write(text))
     assert any(p.startswith("a.yaml:1:1: teacher: method gkd learns from a teacher") for p in found)
     assert any(p.startswith("a.yaml:2:18: student.model: ") and "nope does not exist" in p for p in found)
-    assert any(p.startswith("a.yaml:6:23: evaluation.teacher: there is no teacher") for p in found)
+    assert any(p.startswith("a.yaml:6:27: wandb.mode: WANDB_API_KEY is not set") for p in found)
     assert len(found) == 3
 
 

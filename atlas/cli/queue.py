@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,14 +25,16 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Check the jobs, queue them, run them, and follow them to their end. Ctrl-C detaches; the jobs go on."""
-    from atlas.job import load_checked
+    from atlas.job import checked
+    from atlas.source import read
     from atlas.submission import submit as queue_job
 
-    jobs = [(spec, load_checked(spec, overrides or [])) for spec in specs]  # all are checked before any is queued
+    sources = [read(spec, overrides or []) for spec in specs]
+    jobs = [checked(source) for source in sources]  # all of them before any is queued
     store = _store()
     references = []
-    for spec, job in jobs:
-        submission = queue_job(store, job, None if spec == "-" else Path(spec).resolve(), force)
+    for spec, source, job in zip(specs, sources, jobs, strict=True):
+        submission = queue_job(store, job, source, force)
         references.append(submission.run_id)
         if submission.earlier_state == "succeeded":
             typer.echo(f"{spec}: nothing changed since {submission.run_id} succeeded; --force to run again", err=True)
@@ -96,7 +97,7 @@ def rerun(reference: RunReference, detach: Detach = False, as_json: Json = False
     store = _store()
     job = JobSpec.model_validate_json(store.spec(store.run(reference).id))
     check_job(job)
-    submission = queue_job(store, job, None, force=True)
+    submission = queue_job(store, job, force=True)
     typer.echo(f"queued as {submission.run_id}", err=True)
     _run_to_the_end(store, [submission.run_id], detach, as_json)
 

@@ -129,11 +129,15 @@ def _print_runs(store: "Store", runs: "list[RunRecord]") -> None:
             run.method,
             Path(run.student).name,
             Path(run.teacher).name if run.teacher else "",
-            f"{run.step if run.step is not None else '-'}/{run.planned_steps if run.planned_steps is not None else '?'}",
+            f"{_known(run.step, '-')}/{_known(run.planned_steps, '?')}",
             rate_with_interval(store.latest(run.id)),
             duration(time.time() - run.created_seconds),
         )
     Console().print(table)
+
+
+def _known(number: int | None, otherwise: str) -> str:
+    return otherwise if number is None else str(number)
 
 
 def _print_spec(store: "Store", run: "RunRecord", as_json: bool) -> None:
@@ -152,7 +156,7 @@ def _print_run(store: "Store", run: "RunRecord") -> None:
     typer.echo(f"{run.id}  {run.state}{printable(failure_text(run))}")
     typer.echo(f"  {run.method} on {run.dataset}: {run.student}{teacher}")
     typer.echo(f"  directory  {run.run_dir}")
-    typer.echo(f"  step       {run.step if run.step is not None else '-'} of {run.planned_steps or '?'}")
+    typer.echo(f"  step       {_known(run.step, '-')} of {_known(run.planned_steps, '?')}")
     if run.notes:
         typer.echo(f"  notes      {printable(run.notes)}")
     summary = summary_of(store, run)

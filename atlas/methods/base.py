@@ -31,7 +31,7 @@ class Method(Spec, ABC):
         if self.needs_teacher and job.teacher is None:
             raise SpecError(f"method {name} learns from a teacher; add `teacher: {{model: ...}}`", "teacher")
         if not self.needs_teacher and job.teacher is not None:
-            raise SpecError(f"method {name} has no use for a teacher, so this one would be ignored; remove it", "teacher")
+            raise SpecError(f"method {name} has no use for a teacher, so it would be ignored; remove it", "teacher")
         if self.trains and job.training is None:
             raise SpecError(f"method {name} trains; add `training: {{max_steps: ...}}`", "training")
         if not self.trains and job.training is not None:

@@ -1,0 +1,196 @@
+"""Real jobs through the real command line: submit, follow, kill, cancel, resume."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+TINY = Path(__file__).parents[2] / "specs" / "quickstart" / "tiny"
+SPEC = f"""
+name: tiny
+student: {{model: {TINY}, from_scratch: true}}
+method: {{type: sft}}
+dataset: {{type: arithmetic, size: 400, max_operand: 30, dev_size: 4, test_size: 8}}
+training: {{max_steps: 6, batch_size: 8, learning_rate: 1e-3, save_every_steps: 2}}
+evaluation: {{every_steps: 3, max_completion_length: 8}}
+resources: {{gpus: 0}}
+"""
+LONG = ("--set", "training.max_steps=100000")
+PATIENCE_SECONDS = 180
+
+
+class Atlas:
+    """The command line, in a project folder of its own."""
+
+    def __init__(self, folder):
+        self.home = folder / ".atlas"
+        self.spec = folder / "tiny.yaml"
+        self.spec.write_text(SPEC)
+        self.folder = folder
+        self.environment = os.environ | {"ATLAS_HOME": str(self.home), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+
+    def __call__(self, *arguments, expect=0):
+        done = subprocess.run(
+            [sys.executable, "-m", "atlas", *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+        assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def json(self, *arguments, expect=0):
+        return json.loads(self(*arguments, "--json", expect=expect).stdout)
+
+    def the_run(self):
+        (run,) = self.json("ls")
+        return run
+
+    def run_dir(self):
+        (folder,) = (self.home / "runs").iterdir()
+        return folder
+
+    def wait_for(self, what, condition):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            time.sleep(0.1)
+
+    def wait_for_checkpoint(self):
+        self.wait_for("a checkpoint", lambda: list((self.run_dir() / "checkpoints").glob("step-*")))
+
+
+@pytest.fixture
+def atlas(tmp_path):
+    commands = Atlas(tmp_path)
+    yield commands
+    for worker in (commands.home / "runs").glob("*/worker.json"):
+        try:
+            os.killpg(int(json.loads(worker.read_text())["handle"].split(":")[0]), signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def test_a_job_is_submitted_followed_recorded_and_not_repeated(atlas):
+    done = atlas("submit", atlas.spec)
+    assert "method" in done.stdout and "sft" in done.stdout, "the table is printed"
+    run = atlas.the_run()
+    assert (run["state"], run["step"]) == ("succeeded", 6)
+    shown = atlas.json("show", run["id"])
+    assert [event["kind"] for event in shown["events"] if ":" not in event["kind"]] == [
+        "queued",
+        "claimed",
+        "running",
+        "succeeded",
+    ]
+    assert {"train/loss", "eval/pass_rate", "eval/pass_rate_low", "eval/pass_rate_high"} <= shown["latest"].keys()
+    assert shown["summary"]["first"]["step"] == 0 and shown["summary"]["last"]["step"] == 6
+    assert "tiny.yaml" in atlas("show", run["id"], "--spec").stdout
+    assert atlas.json("logs", run["id"])["state"] == "succeeded"
+    result = json.loads((atlas.run_dir() / "result.json").read_text())
+    assert (Path(result["checkpoint"]) / "model.safetensors").exists()
+    environment = json.loads((atlas.run_dir() / "environment.json").read_text().splitlines()[0])
+    assert environment["packages"]["torch"]
+    assert oct((atlas.run_dir() / "spec.json").stat().st_mode)[-3:] == "600"
+
+    again = atlas("submit", atlas.spec)
+    assert "nothing changed" in again.stderr and "--force" in again.stderr
+    assert len(atlas.json("ls")) == 1
+
+    atlas("reindex")
+    rebuilt = atlas.the_run()
+    for field in ("id", "state", "step", "latest", "summary", "digest", "tags"):
+        assert rebuilt[field] == run[field]
+
+
+def test_a_killed_run_fails_with_its_reason_and_resumes_to_the_same_curve(atlas, tmp_path):
+    atlas("submit", atlas.spec, "--set", "training.max_steps=40", "--detach")
+    atlas.wait_for_checkpoint()
+    os.kill(int(atlas.the_run()["handle"].split(":")[0]), signal.SIGKILL)
+    atlas.wait_for("the end", lambda: atlas.the_run()["state"] != "running")
+    run = atlas.the_run()
+    assert (run["state"], run["reason"]) == ("failed", "killed")
+    assert f"atlas resume {run['id']}" in run["message"]
+    assert run["step"] < 40
+
+    resumed = atlas.json("resume", run["id"])[0]
+    assert (resumed["state"], resumed["step"]) == ("succeeded", 40)
+    (tmp_path / "unbroken").mkdir()
+    whole = Atlas(tmp_path / "unbroken")
+    whole("submit", whole.spec, "--set", "training.max_steps=40")
+    assert losses(atlas.run_dir()) == losses(whole.run_dir())
+
+
+def losses(run_dir):
+    """step -> loss, as the store reads it: after a rewind the later value counts."""
+    values = {}
+    for line in (run_dir / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if "rewind" in record:
+            values = {step: loss for step, loss in values.items() if step <= record["rewind"]}
+        elif "train/loss" in record.get("values", {}):
+            values[record["step"]] = record["values"]["train/loss"]
+    return values
+
+
+def test_cancel_writes_a_checkpoint_and_the_run_can_go_on(atlas):
+    atlas("submit", atlas.spec, *LONG, "--set", "training.save_every_steps=100000", "--detach")
+    metrics = atlas.run_dir() / "metrics.jsonl"
+    atlas.wait_for("a step", lambda: metrics.exists() and '"train/loss"' in metrics.read_text())
+    atlas("cancel", "tiny")
+    atlas.wait_for("the end", lambda: atlas.the_run()["state"] == "cancelled")
+    assert list((atlas.run_dir() / "checkpoints").glob("step-*")), "it could have gone on from here"
+    assert atlas("logs", "-f", "tiny", expect=103)
+    atlas("resume", "tiny", "--detach")
+    assert atlas.the_run()["state"] == "running"
+
+
+def test_ctrl_c_detaches_and_the_job_goes_on(atlas):
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "atlas", "submit", str(atlas.spec), *LONG],
+        cwd=atlas.folder,
+        env=atlas.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    atlas.wait_for("the worker", lambda: atlas.home.exists() and list(atlas.home.glob("runs/*/worker.json")))
+    os.killpg(follower.pid, signal.SIGINT)
+    _, errors = follower.communicate(timeout=PATIENCE_SECONDS)
+    run = atlas.the_run()
+    assert run["state"] == "running"
+    assert f"atlas logs -f {run['id']}" in errors
+    assert follower.returncode == 0
+
+
+def test_a_failure_has_a_plain_reason_and_exit_code_100(atlas):
+    student = atlas.folder / "student"
+    student.mkdir()
+    for file in TINY.iterdir():
+        (student / file.name).write_bytes(file.read_bytes())
+    (student / "model.safetensors").write_bytes(b"not a tensor file")
+    atlas.spec.write_text(SPEC.replace(f"model: {TINY}, from_scratch: true", f"model: {student}"))
+    failed = atlas("submit", atlas.spec, expect=100)
+    run = atlas.the_run()
+    assert run["state"] == "failed"
+    assert run["reason"] in failed.stdout
+    result = json.loads((atlas.run_dir() / "result.json").read_text())
+    assert "Traceback" in result["traceback"] and result["log_tail"]
+
+
+def test_two_jobs_on_a_cpu_run_one_after_the_other_under_up(atlas):
+    atlas("submit", atlas.spec, "--detach")
+    atlas("submit", atlas.spec, "--set", "seed=1", "--detach")
+    atlas("up", "--until-empty")
+    second, first = atlas.json("ls")
+    assert (first["state"], second["state"]) == ("succeeded", "succeeded")
+    assert first["ended_seconds"] <= second["started_seconds"]

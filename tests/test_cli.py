@@ -1,0 +1,207 @@
+"""The command line without a worker: what it prints, what it refuses, and with which exit code."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from atlas import scheduler
+from atlas.cli import app
+from atlas.cli.tables import duration, exit_code, printable
+from atlas.errors import AtlasError
+from atlas.store import RunRecord, Store
+
+SPEC = """
+name: job
+student: {model: org/student}
+method: {type: sft}
+dataset: {type: arithmetic, size: 400, dev_size: 4, test_size: 8}
+training: {max_steps: 10}
+resources: {gpus: 0}
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATLAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scheduler, "_start_what_fits", lambda store, gpus: None)
+    (tmp_path / "job.yaml").write_text(SPEC)
+    return tmp_path / "home"
+
+
+def atlas(*arguments, expect=0, stdin=None):
+    """Runs a command as `main` would, and returns its output; an AtlasError is its message and its exit code."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    code, output = result.exit_code, result.stdout + result.stderr
+    if isinstance(result.exception, AtlasError):
+        code, output = result.exception.exit_code, output + str(result.exception)
+    elif result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert code == expect, f"exit {code}: {output}"
+    return output
+
+
+def queued(home):
+    atlas("submit", "job.yaml", "--detach")
+    (run,) = Store.open(home).runs(name="job")
+    return run
+
+
+def test_check_accepts_a_good_file_and_says_so(home):
+    assert "job.yaml: ok" in atlas("check", "job.yaml")
+
+
+def test_check_shows_every_problem_of_every_file_with_its_place(home):
+    Path("bad.yaml").write_text(SPEC.replace("max_steps", "max_stepz").replace("sft", "sfft"))
+    output = atlas("check", "job.yaml", "bad.yaml", expect=2)
+    assert "job.yaml: ok" in output
+    assert "bad.yaml:6:12: training.max_stepz: unknown key; did you mean 'max_steps'?" in output
+    assert "did you mean 'sft'" in output
+    report = json.loads(CliRunner().invoke(app, ["check", "bad.yaml", "--json"]).stdout)
+    assert report[0]["ok"] is False and len(report[0]["problems"]) >= 2
+
+
+def test_nothing_is_queued_when_one_of_several_specs_is_bad(home):
+    Path("bad.yaml").write_text(SPEC.replace("org/student", "./nowhere"))
+    assert "does not exist" in atlas("submit", "job.yaml", "bad.yaml", expect=2)
+    assert not home.exists()
+
+
+def test_a_missing_spec_file_and_an_empty_stdin_are_usage_errors(home):
+    assert "missing.yaml" in atlas("submit", "missing.yaml", expect=2)
+    assert "spec is empty" in atlas("submit", "-", expect=2, stdin="")
+
+
+def test_a_spec_can_come_from_stdin(home):
+    atlas("submit", "-", "--detach", stdin=SPEC)
+    run = Store.open(home).run("job")
+    assert json.loads((Path(run.run_dir) / "spec.json").read_text())["spec_text"] == SPEC
+
+
+def test_more_gpus_than_the_machine_has_are_refused_before_anything_is_queued(home, monkeypatch):
+    monkeypatch.setattr("atlas.submission.gpus", list)
+    output = atlas("submit", "job.yaml", "--set", "resources.gpus=1", expect=2)
+    assert "asks for 1 GPU, this machine has 0" in output
+
+
+def test_the_run_directory_says_where_the_job_came_from(home):
+    document = json.loads((Path(queued(home).run_dir) / "spec.json").read_text())
+    assert document["spec_text"] == SPEC
+    assert document["job"]["training"]["learning_rate"] == 1e-5, "defaults are resolved"
+    assert document["atlas_version"] and document["command"].startswith("atlas ")
+
+
+def test_show_prints_the_spec_as_it_was_submitted_not_as_it_is_now(home):
+    run = queued(home)
+    Path("job.yaml").write_text(SPEC.replace("10", "99"))
+    output = atlas("show", run.id, "--spec")
+    assert "spec as submitted, sha256" in output and "max_steps: 10" in output and "99" not in output
+
+
+def test_plan_shows_the_resolved_job_and_the_difference_to_the_last_run(home):
+    assert "last run  none of this name" in atlas("plan", "job.yaml")
+    queued(home)
+    output = atlas("plan", "job.yaml", "--set", "training.max_steps=20")
+    assert "training.max_steps: 10 -> 20" in output
+    assert "learning_rate: 1.0e-05" in output
+    assert "this job is the same" in atlas("plan", "job.yaml")
+    document = json.loads(atlas("plan", "job.yaml", "--json"))
+    assert document["job"]["name"] == "job" and document["last_run"]["differences"] == {}
+
+
+def test_an_equal_queued_job_is_not_queued_twice_but_force_does(home):
+    queued(home)
+    assert "already queued as job-" in atlas("submit", "job.yaml", "--detach")
+    assert len(Store.open(home).runs()) == 1
+    atlas("submit", "job.yaml", "--detach", "--force")
+    assert len(Store.open(home).runs()) == 2
+
+
+def test_a_changed_data_file_makes_a_changed_job(home):
+    Path("rows.jsonl").write_text("".join(f'{{"prompt": "q{n}", "answer": "{n}"}}\n' for n in range(30)))
+    Path("job.yaml").write_text(SPEC.replace("type: arithmetic, size: 400", "type: jsonl, path: rows.jsonl"))
+    first = queued(home).digest
+    with open("rows.jsonl", "a") as file:
+        file.write('{"prompt": "new", "answer": "1"}\n')
+    atlas("submit", "job.yaml", "--detach")
+    assert {run.digest for run in Store.open(home).runs()} > {first}
+
+
+def test_ls_is_empty_with_advice_and_lists_newest_first(home):
+    assert "atlas submit" in atlas("ls")
+    assert json.loads(atlas("ls", "--json")) == []
+    queued(home)
+    atlas("submit", "job.yaml", "--set", "name=later", "--detach")
+    assert [run["name"] for run in json.loads(atlas("ls", "--json"))] == ["later", "job"]
+    assert "later-" in atlas("ls", "--state", "queued")
+    assert json.loads(atlas("ls", "--state", "failed", "--json")) == []
+
+
+def test_show_logs_and_cancel_of_a_queued_run(home):
+    run = queued(home)
+    assert "queued" in atlas("show", "job")
+    assert "no output yet (queued)" in atlas("logs", run.id)
+    assert "cancelled" in atlas("cancel", run.id)
+    assert "is cancelled" in atlas("cancel", run.id)
+
+
+def test_an_unknown_run_is_exit_code_102(home):
+    queued(home)
+    for command in ("show", "logs", "cancel", "rerun", "resume"):
+        assert "nonsense" in atlas(command, "nonsense", expect=102)
+
+
+def test_rerun_queues_the_same_job_under_a_new_id(home):
+    run = queued(home)
+    atlas("rerun", run.id, "--detach")
+    first, second = Store.open(home).runs(name="job")
+    assert first.id != second.id
+    assert Store.open(home).spec(first.id) == Store.open(home).spec(second.id)
+
+
+def test_explain_schema_and_doctor_answer_in_text_and_json(home):
+    assert "learning rate" in atlas("explain", "training.learning_rate")
+    assert json.loads(atlas("explain", "method.gkd", "--json"))["path"] == "method.gkd"
+    assert "did you mean" in atlas("explain", "training.learnin_rate", expect=2)
+    assert json.loads(atlas("schema"))["type"] == "object"
+    assert {"name", "status", "message", "next_step"} <= json.loads(atlas("doctor", "--json"))[0].keys()
+
+
+def test_reindex_finds_the_runs_again(home):
+    run = queued(home)
+    for file in home.glob("atlas.db*"):
+        file.unlink()
+    assert "1 run" in atlas("reindex")
+    assert Store.open(home).run(run.id).name == "job"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "code"),
+    [
+        ("succeeded", None, 0),
+        ("failed", "error", 100),
+        ("running", None, 101),
+        ("queued", None, 101),
+        ("cancelled", None, 103),
+        ("lost", None, 104),
+        ("failed", "out_of_memory", 105),
+    ],
+)
+def test_exit_codes(state, reason, code):
+    assert exit_code(RunRecord(state=state, reason=reason)) == code
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.4, "59s"), (60, "1m 00s"), (3725, "1h 02m"), (180000, "2d 02h"), (float("inf"), "?")],
+)
+def test_durations_are_short(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_control_characters_never_reach_the_terminal():
+    assert printable("\x1b]0;pwned\x07\x1b[2Jfine\n") == "\\x1b]0;pwned\\x07\\x1b[2Jfine\n"
