@@ -136,6 +136,15 @@ def _print_runs(store: "Store", runs: "list[RunRecord]") -> None:
     Console().print(table)
 
 
+def _wandb_text(run_dir: Path) -> str:
+    """Where W&B shows the run, or why it does not; empty if the job did not ask for it."""
+    try:
+        status = json.loads((run_dir / "wandb.json").read_text())
+    except FileNotFoundError:
+        return ""
+    return " ".join(part for part in (status["mode"], status["url"], status["note"]) if part)
+
+
 def _known(number: int | None, otherwise: str) -> str:
     return otherwise if number is None else str(number)
 
@@ -157,6 +166,9 @@ def _print_run(store: "Store", run: "RunRecord") -> None:
     typer.echo(f"  {run.method} on {run.dataset}: {run.student}{teacher}")
     typer.echo(f"  directory  {run.run_dir}")
     typer.echo(f"  step       {_known(run.step, '-')} of {_known(run.planned_steps, '?')}")
+    wandb = _wandb_text(Path(run.run_dir))
+    if wandb:
+        typer.echo(f"  wandb      {wandb}")
     if run.notes:
         typer.echo(f"  notes      {printable(run.notes)}")
     summary = summary_of(store, run)

@@ -24,8 +24,9 @@ def exit_code(run: RunRecord) -> int:
 def print_comparison(store: Store, runs: Sequence[RunRecord]) -> None:
     """The table at the end of a submit: what each run reached and what that took. Then why runs failed."""
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "method", "step 0", "peak", "time to peak", "trained for", "rollouts"):
-        table.add_column(column, justify="left" if column in ("run", "method") else "right", overflow="fold")
+    table.add_column("run", overflow="fold")
+    for column in ("method", "step 0", "peak", "to peak", "compute"):
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     teachers: dict[str, str] = {}
     for run in runs:
         table.add_row(*_comparison_row(run, summary_of(store, run)))
@@ -36,7 +37,11 @@ def print_comparison(store: Store, runs: Sequence[RunRecord]) -> None:
     console.print(table)
     for teacher, pass_rate in teachers.items():
         console.print(f"teacher {teacher}: {pass_rate}", markup=False, highlight=False, soft_wrap=True)
-    console.print("Pass rates in %, with 95 % Wilson intervals. A peak is the best of several noisy measurements.")
+    console.print(
+        "Pass rates in % with 95 % Wilson intervals; a peak is the best of several noisy measurements.\n"
+        "Time to the peak and compute leave out loading and evaluation.",
+        highlight=False,
+    )
     for run in runs:
         if failure_text(run):
             console.print(f"{run.id}: {run.state}{failure_text(run)}", markup=False, highlight=False, soft_wrap=True)
@@ -76,7 +81,7 @@ def run_document(store: Store, run: RunRecord) -> dict[str, Any]:
 
 
 def rate_with_interval(metrics: Mapping[str, float], name: str = "eval/pass_rate") -> str:
-    """`41.5 [35.0, 48.4]` in percent; empty before the first evaluation."""
+    """`41.5 [35, 48]` in percent; empty before the first evaluation."""
     if name not in metrics:
         return ""
     low, high = metrics.get(f"{name}_low", math.nan), metrics.get(f"{name}_high", math.nan)
@@ -84,7 +89,7 @@ def rate_with_interval(metrics: Mapping[str, float], name: str = "eval/pass_rate
 
 
 def percent_with_interval(rate: float, low: float, high: float) -> str:
-    return f"{100 * rate:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * rate:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def duration(seconds: float) -> str:
@@ -115,14 +120,15 @@ def printable(text: str) -> str:
 
 def _comparison_row(run: RunRecord, summary: Summary | None) -> list[str]:
     if summary is None:
-        return [run.id, run.method, "", "", "", "", ""]
-    trained = run.method != "evaluate"
+        return [run.id, run.method, "", "", "", ""]
+    first = percent_with_interval(summary.first.pass_rate, summary.first.low, summary.first.high)
+    if run.method == "evaluate":
+        return [run.id, run.method, first, "", "", ""]
     return [
         run.id,
         run.method,
-        percent_with_interval(summary.first.pass_rate, summary.first.low, summary.first.high),
-        percent_with_interval(summary.peak.pass_rate, summary.peak.low, summary.peak.high) if trained else "",
-        duration(summary.peak.train_seconds) if trained else "",
-        duration(summary.last.train_seconds) if trained else "",
-        f"{summary.last.rollouts:,.0f}" if trained else "",
+        first,
+        percent_with_interval(summary.peak.pass_rate, summary.peak.low, summary.peak.high),
+        duration(summary.peak.train_seconds),
+        f"{duration(summary.last.gpu_seconds)} {'GPU' if run.gpus else 'CPU'}",
     ]

@@ -97,7 +97,7 @@ def _read(path: Path, stretch: _S, take: Callable[[dict[str, Any], _S], None]) -
             elif stretch.end > stretch.start:
                 break  # It opens the next stretch.
             else:
-                stretch.rewind = _step(document["rewind"], "rewind")
+                stretch.rewind = _step(document["rewind"], "rewind", least=-1)
             stretch.lines += 1
         except _BadLine as error:
             stretch.complain(str(error))
@@ -187,11 +187,11 @@ def _number(value: Any, name: str) -> tuple[float | None, str | None]:
     raise _BadLine(f"{name}: expected a number or one of NaN, Infinity, -Infinity, got {_shown(value)}")
 
 
-def _step(value: Any, name: str) -> int:
+def _step(value: Any, name: str, least: int = 0) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _BadLine(f"{name}: expected a whole number, got {_shown(value)}")
-    if value < 0:
-        raise _BadLine(f"{name} is negative: expected 0 or more, got {_shown(value)}")
+    if value < least:
+        raise _BadLine(f"{name} is negative: expected {least} or more, got {_shown(value)}")
     if value > MAX_INTEGER:
         raise _BadLine(f"{name} is too large: expected at most {MAX_INTEGER}, got {_shown(value)}")
     return value

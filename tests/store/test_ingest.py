@@ -124,7 +124,7 @@ def test_a_torn_last_line_waits_for_its_newline(store, running, append):
         ('{"step": 1, "values": {"loss": [1]}}', "loss: expected a number"),
         ('{"step": 1, "values": {}, "clocks": {"wall_seconds": "noon"}}', "wall_seconds: expected a number"),
         ('{"step": 1, "values": {}, "clocks": 3}', "clocks: expected a JSON object"),
-        ('{"rewind": -1}', "rewind is negative"),
+        ('{"rewind": -2}', "rewind is negative"),
         ('{"rewind": null}', "rewind: expected a whole number"),
         ('{"progress": "train"}', "progress: expected a JSON object"),
         ('{"progress": {"phase": 3}}', "phase: expected text"),
@@ -380,3 +380,16 @@ def test_the_metric_rows_of_the_shared_bad_inputs(store, running, append, shared
         else:
             [message] = bad_lines(store, run)[len(before) :]
             assert all(word in message for word in row["expect"]["says"]), (row, message)
+
+
+def test_a_rewind_to_before_step_0_voids_everything(store, running, append):
+    run, run_dir = running
+    append(run_dir / "metrics.jsonl", metric(0, loss=1), metric(1, loss=2), {"rewind": -1})
+    append(run_dir / "samples.jsonl", {"step": 0, **SAMPLE}, {"rewind": -1})
+    store.ingest(run.id)
+    assert store.metrics(run.id, "loss") == []
+    assert store.latest(run.id) == {} and store.clocks(run.id) == {} and store.samples(run.id) == []
+    assert store.run(run.id).step is None
+    append(run_dir / "metrics.jsonl", metric(0, loss=3))
+    store.ingest(run.id)
+    assert store.metrics(run.id, "loss") == [(0, 3.0)]
