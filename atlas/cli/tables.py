@@ -25,7 +25,8 @@ def print_comparison(store: Store, runs: Sequence[RunRecord]) -> None:
     """The table at the end of a submit: what each run reached and what that took. Then why runs failed."""
     table = Table(box=None, pad_edge=False)
     table.add_column("run", overflow="fold")
-    for column in ("method", "step 0", "peak", "to peak", "compute"):
+    device_time = "GPU time" if any(run.gpus for run in runs) else "CPU time"
+    for column in ("method", "step 0", "peak", "to peak", device_time):
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     teachers: dict[str, str] = {}
     for run in runs:
@@ -38,8 +39,8 @@ def print_comparison(store: Store, runs: Sequence[RunRecord]) -> None:
     for teacher, pass_rate in teachers.items():
         console.print(f"teacher {teacher}: {pass_rate}", markup=False, highlight=False, soft_wrap=True)
     console.print(
-        "Pass rates in % with 95 % Wilson intervals; a peak is the best of several noisy measurements.\n"
-        "Time to the peak and compute leave out loading and evaluation.",
+        "Pass rates in % with 95 % Wilson intervals. A peak is the best of several noisy\n"
+        "measurements. Times leave out loading and evaluation.",
         highlight=False,
     )
     for run in runs:
@@ -130,5 +131,5 @@ def _comparison_row(run: RunRecord, summary: Summary | None) -> list[str]:
         first,
         percent_with_interval(summary.peak.pass_rate, summary.peak.low, summary.peak.high),
         duration(summary.peak.train_seconds),
-        f"{duration(summary.last.gpu_seconds)} {'GPU' if run.gpus else 'CPU'}",
+        duration(summary.last.gpu_seconds),
     ]
