@@ -17,9 +17,8 @@ from typing import Literal
 import psutil
 from packaging.requirements import Requirement
 
-from atlas import __version__
+from atlas import __version__, network
 from atlas.errors import StoreError
-from atlas.monitors import wandb_host
 from atlas.provenance import Gpu, gpus, installed_version
 
 _GIB = 2**30
@@ -211,7 +210,7 @@ def store(home: Path) -> Check:
 
 def hub(
     environment: Mapping[str, str] = os.environ,
-    why_unreachable: Callable[[str, float], str | None] = wandb_host.why_unreachable,
+    why_unreachable: Callable[[str, float], str | None] = network.why_unreachable,
 ) -> Check:
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
         if environment.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -240,10 +239,10 @@ def hub_token(environment: Mapping[str, str] = os.environ) -> Check:
 
 def wandb(
     environment: Mapping[str, str] = os.environ,
-    has_key: Callable[[], bool] = wandb_host.has_key,
-    why_unreachable: Callable[[str, float], str | None] = wandb_host.why_unreachable,
+    has_key: Callable[[], bool] = network.has_key,
+    why_unreachable: Callable[[str, float], str | None] = network.why_unreachable,
 ) -> Check:
-    url, offline = wandb_host.host_url(), "runs with `wandb:` are written to offline files"
+    url, offline = network.host_url(), "runs with `wandb:` are written to offline files"
     mode = environment.get("WANDB_MODE", "").lower()
     if mode in ("offline", "dryrun", "disabled"):
         return Check("wandb", "warn", f"WANDB_MODE is {mode}", "unset WANDB_MODE to stream runs with `wandb:`")

@@ -54,6 +54,8 @@ class NotFoundError(AtlasError):
 class StoreError(AtlasError):
     """The database cannot be opened, is newer than this Atlas, or refuses a change of state."""
 
+    exit_code = 2
+
 
 class ExecutorError(AtlasError):
     """A job could not be started, and why."""

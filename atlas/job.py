@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-import netrc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -18,6 +16,7 @@ from atlas.executors import AnyExecutor, LocalExecutor
 from atlas.methods import AnyMethod
 from atlas.model_checks import check_model, check_pair
 from atlas.models import context_length
+from atlas.network import has_key
 from atlas.source import Source, read
 from atlas.spec import (
     SPEC_VERSION,
@@ -166,15 +165,5 @@ def _wandb_problems(job: JobSpec) -> Iterator[Problem]:
     if key and len(key) < _WANDB_KEY_LENGTH:
         message = f"WANDB_API_KEY has {len(key)} characters; a W&B key has at least {_WANDB_KEY_LENGTH}: copy it again"
         yield Problem(message, "wandb")
-    if not key and job.wandb.mode == "online" and not _wandb_login():
+    if job.wandb.mode == "online" and not has_key():
         yield Problem("WANDB_API_KEY is not set; export it, run `wandb login`, or set mode: auto", "wandb.mode")
-
-
-def _wandb_login() -> bool:
-    """Whether `wandb login` left a key in ~/.netrc."""
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    try:
-        return netrc.netrc(file).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

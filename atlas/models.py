@@ -1,17 +1,23 @@
 """What can be known of a model without loading it: its config, its size, and how much memory a job needs.
 
-Reads configs from local directories and the hub's cache, never from the network.
+Reads configs from local directories and the hub's cache; only `fetch_config` asks the network.
 """
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atlas.network import why_unreachable
 from atlas.spec import ModelSpec, StudentSpec, is_local
 
 if TYPE_CHECKING:
     from atlas.job import JobSpec
+
+logger = logging.getLogger(__name__)
+
+_HUB_TIMEOUT_SECONDS = 3.0
 
 
 def file_of(spec: ModelSpec, name: str) -> Path | None:
@@ -25,6 +31,22 @@ def file_of(spec: ModelSpec, name: str) -> Path | None:
         return None
     found = try_to_load_from_cache(spec.model, name, cache_dir=constants.HF_HUB_CACHE, revision=spec.revision)
     return Path(found) if isinstance(found, str) else None
+
+
+def fetch_config(spec: ModelSpec) -> None:
+    """Puts a hub model's config.json (kilobytes) into the hub's cache, if it is not there and the hub answers."""
+    if is_local(spec.model) or file_of(spec, "config.json"):
+        return
+    try:
+        from huggingface_hub import constants, hf_hub_download
+    except ImportError:
+        return
+    if constants.HF_HUB_OFFLINE or why_unreachable(constants.ENDPOINT, _HUB_TIMEOUT_SECONDS):
+        return
+    try:
+        hf_hub_download(spec.model, "config.json", revision=spec.revision)
+    except OSError as error:  # every error of the hub is one: gated, missing, interrupted
+        logger.warning("no config of %s: %s", spec.model, error)
 
 
 def config_of(spec: ModelSpec) -> dict[str, Any] | None:
@@ -207,6 +229,17 @@ def estimate_peak_bytes(job: "JobSpec") -> Estimate | None:
         logits_bytes=tokens * student.vocabulary * 4 * (3 if job.teacher else 2),
         kv_cache_bytes=2 * student.layers * student.keys * weight_bytes * cached_tokens,
     )
+
+
+def checkpoint_bytes(job: "JobSpec") -> int:
+    """Disk space that a run's checkpoints take at most: each holds the trained weights and AdamW's two moments of them,
+    one more than `keep_checkpoints` exists while it is saved, and the final export has the weights once more.
+    0 when nothing is trained or the model's config is not at hand."""
+    student = describe(job.student)
+    if student is None or job.training is None:
+        return 0
+    trained, trained_bytes = _trained(job, student, _weight_bytes(job.student, student, trained=True))
+    return trained * trained_bytes * (3 * (job.training.keep_checkpoints + 1) + 1)
 
 
 def _weight_bytes(spec: ModelSpec, size: ModelSize, trained: bool) -> int:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import secrets
 import shlex
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 from atlas import __version__
 from atlas.errors import SpecError, UsageError
 from atlas.job import JobSpec
+from atlas.models import checkpoint_bytes
 from atlas.provenance import command_line, gpus, patch, project
 from atlas.run import open_private
 from atlas.source import Source
@@ -34,7 +36,7 @@ def submit(store: Store, job: JobSpec, source: Source | None = None, force: bool
     Without `force`, a job that is equal to one that is queued, running or succeeded is not queued again.
     Raises SpecError if this machine cannot ever run it.
     """
-    _check_resources(job)
+    _check_resources(job, store.home)
     digest = content_digest(job)
     if not force:
         earlier = _equal_run(store, digest)
@@ -68,10 +70,17 @@ def _equal_run(store: Store, digest: str) -> RunRecord | None:
     return None
 
 
-def _check_resources(job: JobSpec) -> None:
+def _check_resources(job: JobSpec, home: Path) -> None:
     wanted, there = job.resources.gpus or 0, len(gpus())
     if wanted > there:
         raise SpecError(f"asks for {wanted} GPU, this machine has {there}; leave it out or set 0", "resources.gpus")
+    needed_bytes, free_bytes = checkpoint_bytes(job), shutil.disk_usage(home).free
+    if needed_bytes > free_bytes:
+        raise SpecError(
+            f"{free_bytes / 1e9:.2f} GB are free at {home}, {needed_bytes / 1e9:.2f} GB are needed for checkpoints; "
+            "free some space, set ATLAS_HOME to a larger disk, or lower keep_checkpoints",
+            "training.keep_checkpoints",
+        )
 
 
 def _write_run_dir(run_dir: Path, run_id: str, job: JobSpec, source: Source | None, digest: str) -> dict[str, Any]:

@@ -205,3 +205,10 @@ def test_durations_are_short(seconds, text):
 
 def test_control_characters_never_reach_the_terminal():
     assert printable("\x1b]0;pwned\x07\x1b[2Jfine\n") == "\\x1b]0;pwned\\x07\\x1b[2Jfine\n"
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_refused(home, monkeypatch):
+    monkeypatch.setattr("atlas.submission.checkpoint_bytes", lambda job: 2_000_000_000)
+    monkeypatch.setattr("atlas.submission.shutil.disk_usage", lambda home: type("Usage", (), {"free": 50_000_000}))
+    output = atlas("submit", "job.yaml", expect=2)
+    assert "0.05 GB are free" in output and "2.00 GB are needed" in output

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from atlas import models
 from atlas.job import JobSpec
-from atlas.models import context_length, describe, estimate_peak_bytes
-from atlas.spec import StudentSpec
+from atlas.models import checkpoint_bytes, context_length, describe, estimate_peak_bytes, fetch_config
+from atlas.spec import ModelSpec, StudentSpec
 
 SMALL = {
     "hidden_size": 64,
@@ -127,3 +128,35 @@ def test_without_a_config_there_is_no_estimate(tmp_path: Path) -> None:
     assert estimate_peak_bytes(job(StudentSpec(model="a/b"))) is None
     student = model(directory(tmp_path / "m"))
     assert estimate_peak_bytes(job(student, method={"type": "gkd"}, teacher={"model": "a/b"})) is None
+
+
+def test_checkpoints_take_the_trained_weights_and_two_moments_each(tmp_path: Path) -> None:
+    folder = directory(tmp_path / "model")
+    job = {
+        "name": "job",
+        "student": {"model": str(folder)},
+        "method": {"type": "sft"},
+        "dataset": {"type": "arithmetic"},
+        "training": {"max_steps": 1, "keep_checkpoints": 3},
+    }
+    parameters = describe(JobSpec.model_validate(job).student).parameters
+    assert checkpoint_bytes(JobSpec.model_validate(job)) == parameters * 4 * (3 * 4 + 1)
+    untrained = {key: value for key, value in job.items() if key != "training"} | {"method": {"type": "evaluate"}}
+    assert checkpoint_bytes(JobSpec.model_validate(untrained)) == 0
+    unknown = job | {"student": {"model": "org/not-cached"}}
+    assert checkpoint_bytes(JobSpec.model_validate(unknown)) == 0
+
+
+def test_a_config_is_fetched_only_from_a_hub_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *arguments, **_: asked.append(arguments))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(models, "why_unreachable", lambda url, timeout_seconds: "no route")
+    fetch_config(ModelSpec(model="org/not-cached"))
+    fetch_config(ModelSpec(model="/local/model"))
+    assert asked == []
+    monkeypatch.setattr(models, "why_unreachable", lambda url, timeout_seconds: None)
+    fetch_config(ModelSpec(model="org/not-cached"))
+    assert asked == [("org/not-cached", "config.json")]

@@ -1,18 +1,26 @@
 """What `atlas plan` shows: the resolved job, where it runs, how large it is, and what changed since last time."""
 
+from dataclasses import asdict
 from typing import Any
 
 import typer
 
 from atlas.job import JobSpec
+from atlas.models import describe, estimate_peak_bytes, fetch_config
+from atlas.spec import ModelSpec
+
+_NO_CONFIG = "parameter count unknown: its config is neither local nor in the hub's cache, and the hub has none to give"
 
 
 def plan_of(job: JobSpec) -> dict[str, Any]:
     """The plan as a JSON document."""
+    models = {role: spec for role, spec in (("student", job.student), ("teacher", job.teacher)) if spec}
+    for spec in models.values():
+        fetch_config(spec)
     return {
         "job": job.model_dump(mode="json"),
         "runs_on": _place(job),
-        "models": {role: _size(spec) for role, spec in (("student", job.student), ("teacher", job.teacher)) if spec},
+        "models": {role: _size(spec) for role, spec in models.items()},
         "estimated_peak_bytes": _peak(job),
         "last_run": _last_run(job),
     }
@@ -25,7 +33,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     typer.echo(yaml.safe_dump(plan["job"], sort_keys=False, allow_unicode=True).rstrip())
     typer.echo(f"\nruns on   {plan['runs_on']}")
     for role, size in plan["models"].items():
-        typer.echo(f"{role:<9} {size or 'parameter count unknown: its config is neither local nor in the hub cache'}")
+        typer.echo(f"{role:<9} {size or _NO_CONFIG}")
     peak = plan["estimated_peak_bytes"]
     typer.echo(f"memory    {_gigabytes(peak['total_bytes']) if peak else 'unknown without the model configs'}")
     for part, number in (peak or {}).items():
@@ -51,18 +59,12 @@ def _place(job: JobSpec) -> str:
     return f"{job.executor.type}, on {device}"
 
 
-def _size(spec: Any) -> str | None:
-    from atlas.models import describe
-
+def _size(spec: ModelSpec) -> str | None:
     size = describe(spec)
     return None if size is None else f"{spec.model}: {size.parameters:,} parameters"
 
 
 def _peak(job: JobSpec) -> dict[str, int] | None:
-    from dataclasses import asdict
-
-    from atlas.models import estimate_peak_bytes
-
     estimate = estimate_peak_bytes(job)
     return None if estimate is None else {**asdict(estimate), "total_bytes": estimate.total_bytes}
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from atlas.monitors.wandb_host import has_key, host_url, why_unreachable
+from atlas.network import has_key, host_url, why_unreachable
 from atlas.provenance import without_secrets
 
 logger = logging.getLogger(__name__)

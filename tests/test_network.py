@@ -5,7 +5,7 @@ import socket
 import pytest
 from wandb_server import Server
 
-from atlas.monitors.wandb_host import has_key, host_url, why_unreachable
+from atlas.network import has_key, host_url, why_unreachable
 
 
 @pytest.fixture

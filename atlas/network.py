@@ -1,4 +1,4 @@
-"""Whether W&B can be used from here: its address, a key, a network. Nothing here imports wandb or shows a key."""
+"""What can be reached from here: any server, and W&B in particular. Imports no client and shows no key."""
 
 import configparser
 import http.client
