@@ -29,6 +29,10 @@ CLOCKS = ("wall_seconds", "train_seconds", "gpu_seconds", "tokens_generated", "t
 """What every metric can be drawn over. `gpu_seconds` is train_seconds x devices; the CPU counts as one device."""
 
 
+HEADLINES = ("train/loss", "train/reward", "eval/pass_rate", "eval/teacher_pass_rate")
+"""The metrics that the worker's log shows as they come, for `atlas logs -f`."""
+
+
 @dataclass
 class Clock:
     """Time and work so far, over all attempts of the run. `train_seconds` leaves out loading and evaluation."""
@@ -156,14 +160,12 @@ class Run:
             try:
                 if value is not None:
                     shown[name] = _plain(value)
-            except (
-                TypeError,
-                ValueError,
-                RuntimeError,
-                OverflowError,
-            ):  # torch raises RuntimeError for a tensor of many
+            except (TypeError, ValueError, RuntimeError, OverflowError):  # RuntimeError: a tensor of several numbers
                 logger.exception("%s is no number at step %d", name, step)
         self._write(self._metrics, {"step": step, "clocks": self.clock.readings(), "values": shown})
+        headlines = [f"{name} {float(shown[name]):.4g}" for name in HEADLINES if name in shown]
+        if headlines:
+            logger.info("step %d  %s", step, "  ".join(headlines))
 
     def log_samples(self, samples: Sequence[Sample], step: int, split: str) -> None:
         """Appends evaluated completions."""

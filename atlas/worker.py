@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from types import FrameType
 
@@ -120,6 +121,7 @@ def _record_environment(run_dir: Path) -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    warnings.simplefilter("ignore", FutureWarning)  # trl's and transformers' words to each other would bury the rest
     if len(sys.argv) != 2:
         sys.exit("usage: python -m atlas.worker RUN_DIR")
     sys.exit(work(Path(sys.argv[1])))

@@ -233,3 +233,9 @@ def test_a_restored_clock_goes_on_without_the_time_between(time):
     with second.training():
         time.passes(1)
     assert second.readings() == kept | {"wall_seconds": 11.0, "train_seconds": 11.0, "gpu_seconds": 11.0}
+
+
+def test_the_worker_log_shows_the_headline_of_each_step(run_dir, caplog):
+    with caplog.at_level("INFO"):
+        Run(run_dir).log({"train/loss": 0.25, "train/entropy": 1.0, "train/reward": math.nan}, 7)
+    assert [record.getMessage() for record in caplog.records] == ["step 7  train/loss 0.25  train/reward nan"]
