@@ -78,3 +78,12 @@ def test_grpo_needs_whole_groups():
     (grpo,) = (method for method in METHODS if method.__name__ == "Grpo")
     spec = job(grpo, training={"max_steps": 1, "batch_size": 12})
     assert "multiple of num_generations (8), got 12" in problems(spec)["training.batch_size"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_rhythm_of_evaluation_without_training_is_refused(method):
+    spec = job(method, evaluation={"every_minutes": 5.0})
+    if method.trains:
+        spec.method.check(spec)
+    else:
+        assert "would be ignored" in problems(spec)["evaluation.every_minutes"]
