@@ -9,6 +9,7 @@ from atlas.analysis.intervals import wilson
 from atlas.datasets.base import Example, Splits
 from atlas.errors import RunFailed
 from atlas.run import Run, Sample, Stopped
+from atlas.training.chat_template import check_chat_template
 from atlas.training.generation import Completion, generate
 from atlas.training.load import check_vocabulary, load_model, load_tokenizer, resolved_revision
 from atlas.training.prompts import check_lengths, render_prompt
@@ -20,10 +21,11 @@ def evaluate_only(run: Run) -> None:
     run.progress("load")
     cache = run.directory.parents[1] / "cache"
     tokenizer = load_tokenizer(run.job.student, cache)
+    evaluator = Evaluator(run, tokenizer, run.job.dataset.load())
+    check_chat_template(tokenizer, evaluator.examples[0].messages)
     model = load_model(run.job.student, cache, trainable=False)
     check_vocabulary(model, tokenizer)
     run.summary["revisions"] = {"student": resolved_revision(model)}
-    evaluator = Evaluator(run, tokenizer, run.job.dataset.load())
     evaluator.check_lengths(model)
     evaluator.student(model, step=0)
 

@@ -18,6 +18,7 @@ from atlas.errors import RunFailed
 from atlas.run import Run, Stopped
 from atlas.spec import TrainingSpec
 from atlas.training import checkpoints, load
+from atlas.training.chat_template import check_chat_template
 from atlas.training.evaluation import Evaluator
 from atlas.training.trainer import Measured, Recorder
 
@@ -44,6 +45,7 @@ def prepare(run: Run) -> Prepared:
     job, cache = run.job, run.directory.parents[1] / "cache"
     splits = job.dataset.load()
     tokenizer = load.load_tokenizer(job.student, cache)
+    check_chat_template(tokenizer, splits.train[0].messages)
     set_seed(job.seed)  # the weights of a student from scratch
     student = load.load_model(job.student, cache, trainable=True)
     load.check_vocabulary(student, tokenizer)

@@ -1,0 +1,40 @@
+import resource
+import time
+
+import pytest
+
+from atlas.errors import RunFailed
+from atlas.training.chat_template import check_chat_template
+
+from .tiny import CHAT_TEMPLATE, character_tokenizer
+
+MESSAGES = ({"role": "user", "content": "1+1?"},)
+LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "limit"),
+    [
+        (LOOPS, "time limit of 1 s"),
+        ("{{ 7 ** (3 * 10 ** 8) }}", "time limit"),
+        ("{{ 'a' * (10 ** 9) }}", "memory limit of 256 MiB"),
+        ("{% set x = namespace(s='a') %}{% for i in range(40) %}{% set x.s = x.s + x.s %}{% endfor %}", "memory limit"),
+        ("{{ 'a' * (10 ** 7) }}", "limit of 1,000,000 characters"),
+    ],
+)
+def test_a_template_that_burns_time_or_memory_is_refused(template, limit):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with pytest.raises(RunFailed, match=f"chat template of the tokenizer exceeds the {limit}.*; correct it") as caught:
+        check_chat_template(character_tokenizer(chat_template=template), MESSAGES)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert caught.value.reason == "bad_model"
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, None, "{{ raise_exception('no') }}", "{% unknown %}"])
+def test_any_other_template_passes_at_once(template):
+    tokenizer = character_tokenizer(chat_template=template)
+    start = time.process_time()
+    check_chat_template(tokenizer, MESSAGES)
+    assert time.process_time() - start < 0.2
+    assert resource.getrlimit(resource.RLIMIT_CPU)[0] == resource.RLIM_INFINITY
