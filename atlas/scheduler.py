@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, StoreError
 from atlas.executors.base import Executor
 from atlas.failure import log_says_out_of_memory
 from atlas.job import JobSpec
@@ -58,8 +58,14 @@ def settle(store: Store, now_seconds: float | None = None, owns_claims: bool = F
 
 @contextmanager
 def scheduler_lock(home: Path) -> Iterator[bool]:
-    """Yields whether this process is now the only one that starts runs. Released on exit or death."""
-    with open_private(home / "scheduler.lock", "a") as lock:
+    """Yields whether this process is now the only one that starts runs. Released on exit or death.
+
+    Raises StoreError if the home cannot be written."""
+    try:
+        lock = open_private(home / "scheduler.lock", "a")
+    except OSError as error:
+        raise StoreError(f"cannot run the queue of {home}: {error}; make it writable, or set ATLAS_HOME") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

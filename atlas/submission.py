@@ -88,7 +88,7 @@ def _write_run_dir(run_dir: Path, run_id: str, job: JobSpec, source: Source | No
     try:
         run_dir.mkdir(parents=True, mode=0o700)
     except OSError as error:
-        raise UsageError(f"cannot create {run_dir}: {error}") from error
+        raise UsageError(f"cannot create {run_dir}: {error}; free some space or set ATLAS_HOME elsewhere") from error
     folder = Path(source.file).absolute().parent if source else Path.cwd()
     diff = patch(folder)
     if diff:

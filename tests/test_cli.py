@@ -1,14 +1,17 @@
 """The command line without a worker: what it prints, what it refuses, and with which exit code."""
 
+import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from atlas import scheduler
 from atlas.cli import app
-from atlas.cli.tables import duration, exit_code, printable
+from atlas.cli.tables import duration, exit_code, printable, run_table
 from atlas.errors import AtlasError
 from atlas.store import RunRecord, Store
 
@@ -213,3 +216,56 @@ def test_a_disk_without_room_for_the_checkpoints_is_refused(home, monkeypatch):
     monkeypatch.setattr("atlas.submission.shutil.disk_usage", lambda home: type("Usage", (), {"free": 50_000_000}))
     output = atlas("submit", "job.yaml", expect=2)
     assert "0.05 GB are free" in output and "2.00 GB are needed" in output
+
+
+def test_a_list_that_nobody_wraps_holds_whole_ids(home, monkeypatch):
+    monkeypatch.delenv("COLUMNS")
+    Path("job.yaml").write_text(SPEC.replace("name: job", f"name: {'long-name-' * 5}").replace("org", "org" * 20))
+    atlas("submit", "job.yaml", "--detach")
+    (run,) = Store.open(home).runs()
+    (line,) = [line for line in atlas("ls").splitlines() if run.id in line]
+    assert line.split()[:3] == [run.id, "queued", "sft"]
+
+
+def test_a_narrow_terminal_cuts_models_before_ids():
+    runs = [RunRecord(id="case-study-gkd-seed-1-0a1b2c", state="running")]
+    table = run_table(runs)
+    table.add_column("student", overflow="ellipsis")
+    table.add_row(runs[0].id, "a-very-long-model-name" * 3)
+    console = Console(file=io.StringIO(), width=40)
+    console.print(table)
+    assert runs[0].id in console.file.getvalue()
+
+
+def test_an_unknown_state_is_refused_with_the_known_ones(home):
+    assert "queued, claimed, running" in atlas("ls", "--state", "runing", expect=2)
+
+
+def test_nothing_waits_for_a_lost_run(home):
+    run = queued(home)
+    Store.open(home).claim("test", run.id)
+    shutil.rmtree(run.run_dir)
+    atlas("logs", "-f", run.id, expect=104)
+    assert "nothing to stop" in atlas("cancel", run.id)
+
+
+def test_ctrl_c_leaves_the_job_and_says_that_it_is_not_finished(home, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("atlas.cli.follow._print_news", interrupt)
+    output = atlas("submit", "job.yaml", expect=101)
+    assert "come back with `atlas logs -f job-" in output
+
+
+def test_a_home_that_cannot_be_written_is_one_line_and_exit_code_2(home):
+    queued(home)
+    (home / "scheduler.lock").unlink()
+    (home / "scheduler.lock").mkdir()
+    assert "set ATLAS_HOME" in atlas("up", expect=2)
+
+
+def test_reindexing_where_nothing_can_be_written_is_one_line_and_exit_code_2(home):
+    queued(home)
+    (home / "atlas.db.reindex").mkdir()
+    assert "set ATLAS_HOME" in atlas("reindex", expect=2)

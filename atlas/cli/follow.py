@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from atlas.cli.tables import duration, failure_text, rate_with_interval
-from atlas.store import ENDED, RunRecord, Store
+from atlas.cli.tables import NOT_FINISHED, duration, failure_text, rate_with_interval, run_table
+from atlas.store import AT_REST, RunRecord, Store
 
 _POLL_SECONDS = 0.5
 
@@ -30,7 +30,8 @@ class _Pace:
 
 
 def follow(store: Store, run_ids: Sequence[str], advance: Callable[[], object], quiet: bool = False) -> None:
-    """Calls `advance` and shows the runs until all have ended. Ctrl-C returns early and says how to come back."""
+    """Calls `advance` and shows the runs until all have ended. Ctrl-C exits early, as not finished, and says how to
+    come back."""
     console = Console(stderr=True)
     paces: dict[str, _Pace] = {}
     seen: dict[str, tuple[str, int | None]] = {}
@@ -52,11 +53,11 @@ def follow(store: Store, run_ids: Sequence[str], advance: Callable[[], object], 
             live.update(_table(store, run_ids, paces))
     except KeyboardInterrupt:
         _say_how_to_come_back(store, run_ids)
-        sys.exit(0)
+        sys.exit(NOT_FINISHED)
 
 
 def _all_ended(store: Store, run_ids: Sequence[str]) -> bool:
-    return all(store.run(run_id).state in ENDED | {"lost"} for run_id in run_ids)
+    return all(store.run(run_id).state in AT_REST for run_id in run_ids)
 
 
 def _say_how_to_come_back(store: Store, run_ids: Sequence[str]) -> None:
@@ -83,11 +84,12 @@ def _print_news(store: Store, run_ids: Sequence[str], seen: dict[str, tuple[str,
 
 
 def _table(store: Store, run_ids: Sequence[str], paces: dict[str, _Pace]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "state", "phase", "step", "loss", "pass rate", "rate", "ETA"):
-        table.add_column(column, overflow="fold" if column == "run" else "ellipsis")
-    for run_id in run_ids:
-        table.add_row(*_row(store, store.run(run_id), paces))
+    runs = [store.run(run_id) for run_id in run_ids]
+    table = run_table(runs)
+    for column in ("state", "phase", "step", "loss", "pass rate", "rate", "ETA"):
+        table.add_column(column, overflow="ellipsis", no_wrap=True)
+    for run in runs:
+        table.add_row(*_row(store, run, paces))
     return table
 
 

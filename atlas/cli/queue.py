@@ -63,13 +63,13 @@ def up(
 def cancel(references: RunReferences) -> None:
     """Stop runs: a running one writes a checkpoint first, then stops."""
     from atlas.scheduler import settle
-    from atlas.store import ENDED
+    from atlas.store import AT_REST
 
     store = _store()
     for reference in references:
         run = store.run(reference)
-        if run.state in ENDED:
-            typer.echo(f"{run.id} has already {run.state}" if run.state != "cancelled" else f"{run.id} is cancelled")
+        if run.state in AT_REST:
+            typer.echo(f"{run.id} is {run.state} already; there is nothing to stop")
             continue
         store.request_cancel(run.id)
         settle(store)  # passes the request on at once

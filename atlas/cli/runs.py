@@ -1,6 +1,7 @@
 """Commands that read runs: ls, show, logs, reindex. Each first settles what the run directories hold."""
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atlas.cli.options import Json, RunReference
+from atlas.errors import UsageError
 
 if TYPE_CHECKING:
     from atlas.store import RunRecord, Store
@@ -24,7 +26,10 @@ def list_runs(
 ) -> None:
     """List runs, newest first."""
     from atlas.cli.tables import run_document
+    from atlas.store import STATES
 
+    if state is not None and state not in STATES:
+        raise UsageError(f"--state {state!r} is no state of a run; expected one of {', '.join(STATES)}")
     store = _settled_store()
     runs = store.runs(states=(state,) if state else None, name=name, tag=tag, limit=limit)
     if as_json:
@@ -66,7 +71,7 @@ def logs(
     """Print what the worker wrote to stdout and stderr."""
     from atlas.cli.tables import exit_code, printable
     from atlas.scheduler import settle
-    from atlas.store import ENDED
+    from atlas.store import AT_REST
     from atlas.worker import log_tail
 
     store = _settled_store()
@@ -78,7 +83,7 @@ def logs(
         typer.echo(json.dumps({"run": run.id, "state": run.state, "lines": tail.splitlines()}, indent=2))
         return
     typer.echo(printable(tail) if tail else f"no output yet ({run.state})")
-    while follow and run.state not in ENDED:
+    while follow and run.state not in AT_REST:
         try:
             time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
@@ -114,14 +119,11 @@ def _settled_store() -> "Store":
 
 
 def _print_runs(store: "Store", runs: "list[RunRecord]") -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from atlas.cli.tables import console_for, duration, rate_with_interval, run_table
 
-    from atlas.cli.tables import duration, rate_with_interval
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "state", "method", "student", "teacher", "step", "pass rate", "age"):
-        table.add_column(column, overflow="fold" if column == "run" else "ellipsis", no_wrap=column != "run")
+    table = run_table(runs)
+    for column in ("state", "method", "student", "teacher", "step", "pass rate", "age"):
+        table.add_column(column, overflow="ellipsis", no_wrap=column not in ("student", "teacher"))
     for run in runs:
         table.add_row(
             run.id,
@@ -133,7 +135,7 @@ def _print_runs(store: "Store", runs: "list[RunRecord]") -> None:
             rate_with_interval(store.latest(run.id)),
             duration(time.time() - run.created_seconds),
         )
-    Console().print(table)
+    console_for(sys.stdout).print(table)
 
 
 def _wandb_text(run_dir: Path) -> str:

@@ -1,8 +1,9 @@
 """How runs are shown in a terminal and as JSON."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,20 +12,33 @@ from atlas.analysis.summary import Evaluation, Summary, summarize
 from atlas.store import RunRecord, Store
 
 _EXIT_CODES = {"succeeded": 0, "failed": 100, "cancelled": 103, "lost": 104}
-_NOT_FINISHED, _OUT_OF_MEMORY = 101, 105
+NOT_FINISHED, _OUT_OF_MEMORY = 101, 105
+_NO_WIDTH = 10_000
+"""Characters a line may have where nobody wraps it."""
 
 
 def exit_code(run: RunRecord) -> int:
     """0 succeeded, 100 failed, 101 not finished, 103 cancelled, 104 lost, 105 out of memory."""
     if run.reason == "out_of_memory":
         return _OUT_OF_MEMORY
-    return _EXIT_CODES.get(run.state, _NOT_FINISHED)
+    return _EXIT_CODES.get(run.state, NOT_FINISHED)
+
+
+def console_for(stream: IO[str]) -> Console:
+    """A console as wide as the terminal; a file or a pipe has no width, so that `grep` finds whole lines."""
+    return Console(file=stream) if stream.isatty() else Console(file=stream, width=_NO_WIDTH)
+
+
+def run_table(runs: Sequence[RunRecord]) -> Table:
+    """A table whose first column holds the ids whole, to be copied; what there is no room for is cut elsewhere."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run", no_wrap=True, min_width=max((len(run.id) for run in runs), default=0))
+    return table
 
 
 def print_comparison(store: Store, runs: Sequence[RunRecord]) -> None:
     """The table at the end of a submit: what each run reached and what that took. Then why runs failed."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("run", overflow="fold")
+    table = run_table(runs)
     device_time = "GPU time" if any(run.gpus for run in runs) else "CPU time"
     for column in ("method", "step 0", "peak", "to peak", device_time):
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
@@ -34,7 +48,7 @@ def print_comparison(store: Store, runs: Sequence[RunRecord]) -> None:
         latest = store.latest(run.id)
         if run.teacher and "eval/teacher_pass_rate" in latest:
             teachers[run.teacher] = rate_with_interval(latest, "eval/teacher_pass_rate")
-    console = Console()
+    console = console_for(sys.stdout)
     console.print(table)
     for teacher, pass_rate in teachers.items():
         console.print(f"teacher {teacher}: {pass_rate}", markup=False, highlight=False, soft_wrap=True)

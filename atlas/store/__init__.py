@@ -6,10 +6,11 @@
 from atlas.store.database import home_from_environment
 from atlas.store.models import EventRecord, RunRecord, SampleRecord
 from atlas.store.reindex import enqueue_arguments, reindex
-from atlas.store.states import ENDED, STATES
+from atlas.store.states import AT_REST, ENDED, STATES
 from atlas.store.store import StaleFence, Store
 
 __all__ = [
+    "AT_REST",
     "ENDED",
     "STATES",
     "EventRecord",

@@ -27,17 +27,17 @@ def reindex(home: Path) -> int:
     Raises StoreError if another process has the database open.
     """
     path, new = home / database.FILE_NAME, home / "atlas.db.reindex"
-    _remove(new)
-    try:
-        with database.explained(path):
+    with database.explained(path):
+        _remove(new)
+        try:
             with Store.open_file(new) as store:
                 count = sum(_add(store, arguments, run_dir) for arguments, run_dir in _described(home))
             assert not _beside(new, "-wal").exists(), "closing the last connection empties the write-ahead log"
             if path.exists():
                 _set_aside(path)
             new.replace(path)
-    finally:
-        _remove(new)
+        finally:
+            _remove(new)
     return count
 
 

@@ -16,6 +16,8 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 STATES = tuple(TRANSITIONS)
 ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
 """succeeded, failed, cancelled: nothing changes them."""
+AT_REST = ENDED | {"lost"}
+"""Nothing happens to the run any more until the user asks for it."""
 RESUMABLE = frozenset({"failed", "cancelled", "preempted", "lost"})
 """What `Store.resume` puts back into the queue."""
 OVER = ENDED | {"preempted", "lost"}
