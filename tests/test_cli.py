@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from atlas import scheduler
 from atlas.cli import app
-from atlas.cli.tables import duration, exit_code, printable, run_table
+from atlas.cli.tables import duration, exit_code, print_comparison, printable, run_table
 from atlas.errors import AtlasError
 from atlas.store import RunRecord, Store
 
@@ -269,3 +269,12 @@ def test_reindexing_where_nothing_can_be_written_is_one_line_and_exit_code_2(hom
     queued(home)
     (home / "atlas.db.reindex").mkdir()
     assert "set ATLAS_HOME" in atlas("reindex", expect=2)
+
+
+def test_the_end_of_a_submit_and_show_say_that_wandb_is_offline(home, capsys):
+    run = queued(home)
+    status = {"mode": "offline", "note": "offline: no API key", "url": None}
+    (Path(run.run_dir) / "wandb.json").write_text(json.dumps(status))
+    print_comparison(Store.open(home), [run])
+    assert f"{run.id}: W&B offline: no API key\n" in capsys.readouterr().out
+    assert "wandb      offline: no API key\n" in atlas("show", run.id)

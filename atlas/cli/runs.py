@@ -138,15 +138,6 @@ def _print_runs(store: "Store", runs: "list[RunRecord]") -> None:
     console_for(sys.stdout).print(table)
 
 
-def _wandb_text(run_dir: Path) -> str:
-    """Where W&B shows the run, or why it does not; empty if the job did not ask for it."""
-    try:
-        status = json.loads((run_dir / "wandb.json").read_text())
-    except FileNotFoundError:
-        return ""
-    return " ".join(part for part in (status["mode"], status["url"], status["note"]) if part)
-
-
 def _known(number: int | None, otherwise: str) -> str:
     return otherwise if number is None else str(number)
 
@@ -161,14 +152,14 @@ def _print_spec(store: "Store", run: "RunRecord", as_json: bool) -> None:
 
 
 def _print_run(store: "Store", run: "RunRecord") -> None:
-    from atlas.cli.tables import duration, failure_text, percent_with_interval, printable, summary_of
+    from atlas.cli.tables import duration, failure_text, percent_with_interval, printable, summary_of, wandb_text
 
     teacher = f" <- {run.teacher}" if run.teacher else ""
     typer.echo(f"{run.id}  {run.state}{printable(failure_text(run))}")
     typer.echo(f"  {run.method} on {run.dataset}: {run.student}{teacher}")
     typer.echo(f"  directory  {run.run_dir}")
     typer.echo(f"  step       {_known(run.step, '-')} of {_known(run.planned_steps, '?')}")
-    wandb = _wandb_text(Path(run.run_dir))
+    wandb = wandb_text(run)
     if wandb:
         typer.echo(f"  wandb      {wandb}")
     if run.notes:

@@ -1,8 +1,10 @@
 """How runs are shown in a terminal and as JSON."""
 
+import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console
@@ -37,7 +39,7 @@ def run_table(runs: Sequence[RunRecord]) -> Table:
 
 
 def print_comparison(store: Store, runs: Sequence[RunRecord]) -> None:
-    """The table at the end of a submit: what each run reached and what that took. Then why runs failed."""
+    """The table at the end of a submit: what each run reached and took. Then where W&B has it, and why it failed."""
     table = run_table(runs)
     device_time = "GPU time" if any(run.gpus for run in runs) else "CPU time"
     for column in ("method", "step 0", "peak", "to peak", device_time):
@@ -58,6 +60,8 @@ def print_comparison(store: Store, runs: Sequence[RunRecord]) -> None:
         highlight=False,
     )
     for run in runs:
+        if wandb := wandb_text(run):
+            console.print(f"{run.id}: W&B {wandb}", markup=False, highlight=False, soft_wrap=True)
         if failure_text(run):
             console.print(f"{run.id}: {run.state}{failure_text(run)}", markup=False, highlight=False, soft_wrap=True)
 
@@ -126,6 +130,15 @@ def failure_text(run: RunRecord) -> str:
     if run.state == "succeeded" or not (run.reason or run.message):
         return ""
     return f"{f' ({run.reason})' if run.reason else ''}: {run.message or ''}"
+
+
+def wandb_text(run: RunRecord) -> str:
+    """Where W&B shows the run, or why it does not; empty if the job did not ask for it."""
+    try:
+        status = json.loads((Path(run.run_dir) / "wandb.json").read_text())
+    except FileNotFoundError:
+        return ""
+    return " ".join(part for part in (status["note"] or status["mode"], status["url"]) if part)
 
 
 def printable(text: str) -> str:
