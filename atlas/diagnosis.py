@@ -101,6 +101,9 @@ def _explained(error: ValidationError, source: Source, model: type[Spec]) -> Ite
             yield at.path, _unknown_key(at, model), True
         elif detail["type"] == "missing":
             yield at.path, _missing(at), True
+        elif detail["type"] == "union_tag_not_found" and node is not None and not isinstance(node.value, dict):
+            name = node.value if node.value in _types(at) else "..."
+            yield at.path, f"expected a mapping of keys, got {describe(node)}; write {{type: {name}}}", False
         elif detail["type"] == "union_tag_not_found":
             yield (*at.path, "type"), f"required key is missing; expected one of: {', '.join(_types(at))}", True
         elif detail["type"] == "union_tag_invalid":
@@ -257,7 +260,7 @@ def _expected(detail: ErrorDetails, at: _Spot) -> str:
         return str(words or f"text matching {context['pattern']}")
     if kind in ("string_too_short", "too_short"):
         least = context.get("min_length")
-        unit = "characters" if kind == "string_too_short" else "items"
+        unit = "characters" if isinstance(detail["input"], str) else "items"
         return "a text that is not empty" if (unit, least) == ("characters", 1) else f"at least {least} {unit}"
     if kind in ("string_too_long", "too_long"):
         return f"at most {context.get('max_length')} {'characters' if kind == 'string_too_long' else 'items'}"

@@ -118,7 +118,7 @@ def check(job: JobSpec, source: Source | None = None) -> None:
 
 def _problems(job: JobSpec) -> Iterator[Problem]:
     yield from _raised(lambda: job.method.check(job))
-    yield from _raised(job.dataset.check)
+    yield from _data_problems(job)
     yield from check_model(job.student, "student")
     if job.teacher is not None:
         yield from check_model(job.teacher, "teacher")
@@ -139,6 +139,30 @@ def _raised(check: Callable[[], None]) -> list[Problem]:
     except SpecError as error:
         return error.problems
     return []
+
+
+def _data_problems(job: JobSpec) -> Iterator[Problem]:
+    split = job.evaluation.split
+    if getattr(job.dataset, f"{split}_size") == 0:
+        yield Problem(f"nothing to measure on: set dataset.{split}_size above 0", "evaluation.split")
+    try:
+        splits = job.dataset.check()
+    except SpecError as error:
+        yield from error.problems
+        return
+    if splits is None or job.training is None:
+        return
+    there, needed = len(splits.train), job.method.prompts_per_step(job.training.batch_size)
+    if there < needed:
+        message = f"the training split has {there} examples and one step needs {needed}; lower it or use more data"
+        yield Problem(message, "training.batch_size")
+    unsolved = next((example.id for example in splits.train if example.solution is None), None)
+    if job.method.needs_solutions and unsolved is not None:
+        yield Problem(
+            f"{job.method.type} imitates worked solutions and example {unsolved} has none; "
+            "use a dataset with solutions, or method gkd with lmbda 1, or grpo",
+            "dataset",
+        )
 
 
 def _context_problems(job: JobSpec) -> Iterator[Problem]:

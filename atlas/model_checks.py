@@ -8,7 +8,7 @@ from typing import Any
 
 from atlas.diagnosis import did_you_mean
 from atlas.errors import Problem
-from atlas.models import config_of, file_of
+from atlas.models import config_of, describe, file_of
 from atlas.spec import ModelSpec, StudentSpec, is_local
 
 _TOKENIZER_FILES = (
@@ -37,8 +37,21 @@ def check_model(spec: ModelSpec, path: str) -> list[Problem]:
     if isinstance(spec, StudentSpec) and spec.from_scratch and spec.gguf_file:
         message = "from_scratch reads no weights, so this would be ignored; remove one of the two"
         problems.append(Problem(message, f"{path}.gguf_file"))
+    if isinstance(spec, StudentSpec) and spec.lora:
+        problems += _lora_problems(spec, f"{path}.lora.target_modules")
     where = _directory_problems if is_local(spec.model) else _hub_problems
     return problems + list(where(spec, path))
+
+
+def _lora_problems(spec: StudentSpec, key: str) -> Iterator[Problem]:
+    targets = spec.lora.target_modules if spec.lora else "all-linear"
+    size = describe(spec)
+    if targets == "all-linear" or size is None:
+        return
+    known = [*size.linears, "embed_tokens", "lm_head"]
+    for name in targets:
+        if name.rpartition(".")[2] not in known:
+            yield Problem(f"the model has no module {name[:60]!r}; expected some of: {', '.join(size.linears)}", key)
 
 
 def _hub_problems(spec: ModelSpec, path: str) -> Iterator[Problem]:

@@ -116,7 +116,7 @@ class LoraSpec(Spec):
     """The update is scaled by alpha / r."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input, during training only."""
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """Which modules get an adapter: `all-linear` or a list of module names."""
 
 
@@ -147,11 +147,11 @@ class StudentSpec(ModelSpec):
 class TrainingSpec(Spec):
     """The optimizer's loop. Every method reads the same fields in the same way."""
 
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(None, ge=1, le=1_000_000_000)
     """Optimizer steps. Either this or `epochs`."""
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, le=1_000_000)
     """Passes over the training split. Either this or `max_steps`."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1, le=1_000_000)
     """Sequences (for on-policy methods: rollouts) per optimizer step, over all devices."""
     micro_batch_size: int | None = Field(None, ge=1)
     """Sequences per forward pass; must divide `batch_size`. Default: `batch_size`."""
@@ -159,9 +159,9 @@ class TrainingSpec(Spec):
     """Peak learning rate of AdamW."""
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
     """Shape of the learning rate after warm-up."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0, le=1_000_000_000)
     """Steps over which the learning rate rises from 0."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1)
     """AdamW's decoupled weight decay."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this global norm."""
@@ -214,7 +214,7 @@ class EvaluationSpec(Spec):
     """0 is greedy decoding."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling, when the temperature is above 0."""
-    num_samples: int = Field(1, ge=1)
+    num_samples: int = Field(1, ge=1, le=1000)
     """Completions per problem; the pass rate is the mean over all of them."""
     max_completion_length: int = Field(256, ge=1)
     """Tokens after which a completion is cut."""

@@ -158,7 +158,7 @@ student: {model: Qwen/Qwen3-0.6B}
 teacher: {model: Qwen/Qwen3-4B}
 method: {type: gkd}
 dataset: {type: jsonl, path: data/train.jsonl, dev_size: 2, test_size: 2}
-training: {max_steps: 10}
+training: {max_steps: 10, batch_size: 8}
 """
 
 

@@ -113,6 +113,11 @@ FOUND = [
         "method: {beta: 1}",
         "a.yaml:4:1: method.type: required key is missing; expected one of: evaluate, gkd, grpo, sft",
     ),
+    ("method: gkd", "a.yaml:4:9: method: expected a mapping of keys, got the text 'gkd'; write {type: gkd}"),
+    ('dataset: {type: jsonl, path: ""}', "dataset.path: expected a text that is not empty, got the text ''"),
+    ("training: {max_steps: 10000000000000000000000}", "training.max_steps: expected between 1 and 1000000000"),
+    ("training: {epochs: 1e300}", "training.epochs: expected more than 0 and at most 1000000, got 1e300"),
+    ("student: {model: a/b, lora: {target_modules: []}}", "student.lora.target_modules: expected 'all-linear' or at l"),
     ("method: {type: 3}", "method.type: expected one of: evaluate, gkd, grpo, sft; got 3"),
     ("method:", "method: expected a mapping of keys, got nothing (an empty value)"),
     ("method: {type: gkd, lmbda: 1.5}", "method.lmbda: expected between 0 and 1, got 1.5"),
@@ -303,6 +308,35 @@ def test_a_completion_longer_than_the_context_is_refused(write: Write, tmp_path:
     found = only_problem(write(JOB.replace("a/student", "./m") + f"{section}: {{max_completion_length: 999999}}\n"))
     assert f"a.yaml:7:{len(section) + 27}: {section}.max_completion_length: 999999" in found
     assert "context" in found and "512" in found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["training.batch_size=83"], "training.batch_size: the training split has 82 examples and one step needs 83"),
+        (["dataset.test_size=0"], "evaluation.split: nothing to measure on: set dataset.test_size above 0"),
+        (["evaluation={split: dev}", "dataset.dev_size=0"], "evaluation.split: nothing to measure on: set dataset.dev"),
+    ],
+)
+def test_splits_too_small_for_the_job_are_refused_before_it_runs(write: Write, overrides: list[str], said: str) -> None:
+    assert said in only_problem(write(JOB), *overrides)
+
+
+def test_grpo_takes_a_group_of_rollouts_for_each_problem(write: Write) -> None:
+    grpo = write(JOB.replace("teacher: {model: a/teacher}", "").replace("gkd", "grpo"))
+    load_checked(grpo, ["training.batch_size=656"])
+    assert "82 examples and one step needs 83" in only_problem(grpo, "training.batch_size=664")
+
+
+@pytest.mark.parametrize(("method", "refused"), [("{type: gkd}", False), ("{type: gkd, lmbda: 0.5}", True)])
+def test_imitating_needs_solutions(write: Write, method: str, refused: bool) -> None:
+    write("".join(f'{{"prompt": "{n}+1?", "answer": {n + 1}}}\n' for n in range(9)), "a.jsonl")
+    dataset = "dataset={type: jsonl, path: a.jsonl, dev_size: 2, test_size: 2}"
+    overrides = [dataset, "training.batch_size=2", f"method={method}"]
+    if refused:
+        assert "gkd imitates worked solutions and example " in only_problem(write(JOB), *overrides)
+    else:
+        load_checked(write(JOB), overrides)
 
 
 def test_wandb_online_needs_a_key(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

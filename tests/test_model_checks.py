@@ -96,6 +96,16 @@ def test_a_gguf_file_replaces_config_and_weights(tmp_path: Path) -> None:
     assert "student.gguf_file: " in said(model(tmp_path, gguf_file="a.gguf", from_scratch=True))
 
 
+def test_adapters_go_to_modules_that_the_model_has(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    path = directory(tmp_path / "m", **sizes)
+    assert said(model(path, lora={"target_modules": ["q_proj", "layers.0.mlp.up_proj"]})) == ""
+    assert "student.lora.target_modules: the model has no module 'query'; expected some of: q_proj" in said(
+        model(path, lora={"target_modules": ["query"]})
+    )
+    assert said(model(directory(tmp_path / "unknown", model_type="mamba"), lora={"target_modules": ["query"]})) == ""
+
+
 def test_remote_code_needs_the_operator_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATLAS_TRUST_REMOTE_CODE", raising=False)
     assert "student.trust_remote_code: " in said(StudentSpec(model="a/b", trust_remote_code=True))

@@ -31,8 +31,8 @@ class Arithmetic(Dataset):
     max_operand: int = Field(99, ge=2, le=999)
     """The largest number in a problem; the smallest is 1."""
 
-    def check(self) -> None:
-        self.load()
+    def check(self) -> Splits:
+        return self.load()
 
     def load(self) -> Splits:
         most = self.max_operand ** (self.steps + 1) * len(STORIES)

@@ -60,9 +60,9 @@ class Dataset(Spec, ABC):
     """Text put after every problem, such as how to write the answer."""
 
     @abstractmethod
-    def check(self) -> None:
-        """Raises SpecError (paths below `dataset`) for what can be seen without the network: missing files,
-        missing columns, too few problems."""
+    def check(self) -> Splits | None:
+        """The splits, if they can be read without the network. Raises SpecError (paths below `dataset`) for what can be
+        seen without it: missing files, missing columns, too few problems."""
 
     @abstractmethod
     def load(self) -> Splits:

@@ -53,8 +53,8 @@ class Jsonl(Dataset):
     columns: Columns = Columns()
     """What the columns are called, where they differ from the defaults."""
 
-    def check(self) -> None:
-        self.load()
+    def check(self) -> Splits:
+        return self.load()
 
     def load(self) -> Splits:
         file = Path(self.path)

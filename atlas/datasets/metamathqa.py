@@ -30,12 +30,12 @@ class MetaMathQA(Dataset):
     revision: str | None = None
     """Branch, tag or commit on the hub. Pin a commit to make a run repeatable."""
 
-    def check(self) -> None:
+    def check(self) -> Splits | None:
         if self.path is None:
-            return
+            return None
         if self.revision is not None:
             raise SpecError("a local path has no revision, so this would be ignored; remove it", "dataset.revision")
-        self.load()
+        return self.load()
 
     def load(self) -> Splits:
         if self.path is None:

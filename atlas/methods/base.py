@@ -39,6 +39,15 @@ class Method(Spec, ABC):
         if not self.samples_rollouts and job.sampling is not None:
             raise SpecError(f"method {name} samples no rollouts, so this would be ignored; remove it", "sampling")
 
+    @property
+    def needs_solutions(self) -> bool:
+        """Whether the method imitates the dataset's worked solutions."""
+        return False
+
+    def prompts_per_step(self, batch_size: int) -> int:
+        """Problems of the training split that one optimizer step takes."""
+        return batch_size
+
     @abstractmethod
     def train(self, run: "Run") -> Path | None:
         """Runs the job inside the worker. Returns the final checkpoint, or None if nothing was trained."""

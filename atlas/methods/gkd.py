@@ -29,6 +29,10 @@ class Gkd(Method):
     temperature: float = Field(1.0, gt=0, le=10)
     """Softmax temperature of both models inside the loss. (`sampling.temperature` is that of the rollouts.)"""
 
+    @property
+    def needs_solutions(self) -> bool:
+        return self.lmbda < 1
+
     def train(self, run: "Run") -> Path:
         from atlas.training.gkd import train
 

@@ -41,6 +41,9 @@ class Grpo(Method):
                 "training.batch_size",
             )
 
+    def prompts_per_step(self, batch_size: int) -> int:
+        return batch_size // self.num_generations
+
     def train(self, run: "Run") -> Path:
         from atlas.training.grpo import train
 

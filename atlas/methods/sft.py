@@ -14,6 +14,10 @@ class Sft(Method):
 
     type: Literal["sft"] = "sft"
 
+    @property
+    def needs_solutions(self) -> bool:
+        return True
+
     def train(self, run: "Run") -> Path:
         from atlas.training.sft import train
 

@@ -26,7 +26,7 @@ def train(run: Run, method: Grpo) -> Path:
     def score(completions: list[str], index: list[int], **_: Any) -> list[float]:
         return [job.dataset.score(examples[i], text) for i, text in zip(index, completions, strict=True)]
 
-    prompts_per_step = job.training.batch_size // method.num_generations
+    prompts_per_step = method.prompts_per_step(job.training.batch_size)
     trainer = GrpoTrainer(
         run,
         kl_weight=method.beta,
