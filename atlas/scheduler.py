@@ -20,7 +20,7 @@ from atlas.job import JobSpec
 from atlas.provenance import gpus as installed_gpus
 from atlas.run import open_private
 from atlas.store import RunRecord, StaleFence, Store
-from atlas.worker import is_working, log_tail, recorded_handle
+from atlas.worker import log_tail, recorded_handle
 
 GRACE_SECONDS = 120.0
 """How long a cancelled worker may take to checkpoint before it is killed: longer than one step of a large model."""
@@ -95,14 +95,19 @@ def _settle_one(store: Store, run: RunRecord, now_seconds: float, owns_claims: b
     if alive:
         _pass_on_cancellation(store, run, now_seconds)
         return
+    worker = recorded_handle(run_dir) if result is None else None
+    if worker is not None and worker[0] != run.handle:
+        # Ours found the directory held and gave up: the one that holds it was started for an earlier claim.
+        store.adopt(run.id, run.fence, *worker)
+        return
     _conclude(store, run, result)
 
 
 def _recover_claim(store: Store, run: RunRecord, run_dir: Path) -> None:
     """A scheduler died between claiming this run and noting its worker: adopts the worker if there is one."""
-    if is_working(run_dir):
-        handle, gpus = recorded_handle(run_dir)
-        store.started(run.id, run.fence, handle, gpus)
+    worker = recorded_handle(run_dir)
+    if worker is not None:
+        store.started(run.id, run.fence, *worker)
     else:
         store.requeue(run.id, run.fence, "its scheduler ended before the worker was started")
 

@@ -59,9 +59,15 @@ def is_working(run_dir: Path) -> bool:
     return False
 
 
-def recorded_handle(run_dir: Path) -> tuple[str, list[int]]:
-    """The handle and the GPUs of the worker that holds this directory, for a host that died before it noted them."""
-    document = json.loads((run_dir / "worker.json").read_text())
+def recorded_handle(run_dir: Path) -> tuple[str, list[int]] | None:
+    """The handle and the GPUs of the worker that holds this directory, for a host that has not noted them; None if
+    there is no such worker on this machine, or it has only just begun."""
+    if not is_working(run_dir):
+        return None
+    try:
+        document = json.loads((run_dir / "worker.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
     return document["handle"], document["gpus"]
 
 

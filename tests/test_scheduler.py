@@ -222,6 +222,18 @@ def test_a_claim_whose_scheduler_died_is_queued_again(store, workers):
     assert store.run(run_id).state == "running"
 
 
+def test_a_worker_that_finds_its_directory_held_hands_the_run_to_the_one_that_holds_it(store, workers, monkeypatch):
+    run_id = queue(store)
+    tick(store, gpus=[])
+    monkeypatch.setattr(scheduler, "recorded_handle", lambda run_dir: ("earlier", []))
+    workers.alive = {"earlier"}
+    settle(store)
+    assert (store.run(run_id).state, store.run(run_id).handle) == ("running", "earlier")
+    workers.alive.clear()
+    settle(store)
+    assert store.run(run_id).reason == "killed"
+
+
 def test_a_deleted_run_directory_is_lost_not_running(store, workers):
     run_id = queue(store)
     tick(store, gpus=[])

@@ -106,7 +106,12 @@ def test_each_attempt_records_its_environment_and_its_handle(run_dir, monkeypatc
     work(run_dir)
     attempts = [json.loads(line) for line in (run_dir / "environment.json").read_text().splitlines()]
     assert len(attempts) == 2 and attempts[0]["packages"]
-    handle, gpus = recorded_handle(run_dir)
+    assert recorded_handle(run_dir) is None
+    with open_private(run_dir / "worker.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        handle, gpus = recorded_handle(run_dir)
+        (run_dir / "worker.json").write_text("{")
+        assert recorded_handle(run_dir) is None
     assert handle and gpus == [2, 3]
 
 

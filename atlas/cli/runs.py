@@ -104,9 +104,10 @@ def reindex() -> None:
     """Rebuild the database from the run directories."""
     from atlas.store import home_from_environment
     from atlas.store import reindex as rebuild
+    from atlas.worker import recorded_handle
 
     home = home_from_environment()
-    typer.echo(f"{rebuild(home)} runs of {home} are in the database again")
+    typer.echo(f"{rebuild(home, recorded_handle)} runs of {home} are in the database again")
 
 
 def _settled_store() -> "Store":

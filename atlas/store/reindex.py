@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,15 @@ _STATES = {"succeeded": "succeeded", "failed": "failed", "stopped": "cancelled"}
 """What a result.json says, as a state. Who stopped the run is not known; `cancelled` never restarts by itself."""
 
 
-def reindex(home: Path) -> int:
+Worker = tuple[str, list[int]]
+"""Handle and GPUs of a worker."""
+
+
+def reindex(home: Path, worker_of: Callable[[Path], Worker | None]) -> int:
     """Replaces the database in `home` by one made from `runs/*/`; the old file stays as `atlas.db.bak-reindex`.
 
-    A run without a result becomes `lost`. What only the database knew (claims, handles, the history of states) is gone.
+    A run without a result becomes `running` if `worker_of` knows who works in its directory, else `lost`. What only the
+    database knew (claims, handles, the history of states) is gone.
     A directory that cannot be understood is passed over with a warning. Returns the number of runs.
     Raises StoreError if another process has the database open.
     """
@@ -31,7 +36,9 @@ def reindex(home: Path) -> int:
         _remove(new)
         try:
             with Store.open_file(new) as store:
-                count = sum(_add(store, arguments, run_dir) for arguments, run_dir in _described(home))
+                count = sum(
+                    _add(store, arguments, run_dir, worker_of(run_dir)) for arguments, run_dir in _described(home)
+                )
             assert not _beside(new, "-wal").exists(), "closing the last connection empties the write-ahead log"
             if path.exists():
                 _set_aside(path)
@@ -74,7 +81,7 @@ def _described(home: Path) -> list[tuple[dict[str, Any], Path]]:
     return sorted(found, key=lambda pair: (pair[0]["created_seconds"], pair[0]["id"]))
 
 
-def _add(store: Store, arguments: dict[str, Any], run_dir: Path) -> int:
+def _add(store: Store, arguments: dict[str, Any], run_dir: Path, worker: Worker | None) -> int:
     """Stores one run as it stands; returns how many runs that makes."""
     run_id = arguments["id"]
     try:
@@ -90,6 +97,9 @@ def _add(store: Store, arguments: dict[str, Any], run_dir: Path) -> int:
         result = json.loads(result_file.read_bytes())
         state, step, planned_step = _STATES[result["state"]], result["step"], result.get("planned_step", 0)
     except FileNotFoundError:
+        if worker is not None:
+            store.started(run_id, run.fence, *worker)
+            return 1
         store.finish(run_id, run.fence, "lost", message="reindexed without a result")
         return 1
     except (OSError, ValueError, LookupError, TypeError) as error:

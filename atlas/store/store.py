@@ -147,6 +147,15 @@ class Store(Queries):
             _move(session, run, "running", f"{handle} on {devices}")
             run.handle, run.gpus, run.started_seconds = handle, list(gpus), time.time()
 
+    def adopt(self, run_id: str, fence: int, handle: str, gpus: Sequence[int]) -> None:
+        """A running run turns out to be the work of another worker than the one that was started for it."""
+        with self._writing() as session:
+            run = _held(session, run_id, fence)
+            if run.state != "running":
+                raise StoreError(f"run {run_id} is {run.state}; expected one that is running")
+            run.handle, run.gpus = handle, list(gpus)
+            _note(session, run, "adopted", handle)
+
     def requeue(self, run_id: str, fence: int, reason: str) -> None:
         """Puts a run whose worker is proven dead back into the queue, or cancels it if that was asked for meanwhile."""
         with self._writing() as session:

@@ -34,6 +34,10 @@ def document(run_id, submitted_seconds, **job):
     }
 
 
+def nobody(run_dir):
+    """No worker is at work."""
+
+
 @pytest.fixture
 def write(home, append):
     """Writes a run directory as a worker leaves it."""
@@ -90,7 +94,7 @@ def test_a_rebuilt_database_holds_what_the_original_held(home, write):
             store.ingest(run_id)
             store.finish(run_id, fence, "succeeded")
         original = {run.id: measurements(store, run.id) for run in store.runs()}
-    assert reindex(home) == 2
+    assert reindex(home, nobody) == 2
     with Store.open_read_only(home) as store:
         assert {run.id: measurements(store, run.id) for run in store.runs()} == original
         assert [run.id for run in store.runs(states=("succeeded",))] == ["a-1", "b-2"]
@@ -109,7 +113,7 @@ def test_a_rebuilt_database_holds_what_the_original_held(home, write):
 )
 def test_a_run_gets_the_state_that_its_result_proves(home, write, result, state, reason):
     write("a-1", 1.0, result)
-    assert reindex(home) == 1
+    assert reindex(home, nobody) == 1
     with Store.open(home) as store:
         run = store.run("a-1")
         assert (run.state, run.reason) == (state, reason)
@@ -124,7 +128,7 @@ def test_a_damaged_database_is_replaced_and_kept_aside(home, write, caplog):
     write("a-1")
     (home / "atlas.db").write_text("not a database" * 1000)
     (home / "atlas.db-wal").write_bytes(b"an old log")
-    assert reindex(home) == 1
+    assert reindex(home, nobody) == 1
     assert "is damaged" in caplog.text
     assert (home / "atlas.db.bak-reindex").read_text().startswith("not a database")
     with Store.open(home) as store:
@@ -143,7 +147,7 @@ def test_what_the_old_log_held_does_not_leak_into_the_new_database(home, write, 
         log = (home / "atlas.db-wal").read_bytes()
     (home / "atlas.db-wal").write_bytes(log)
     write("a-1")
-    assert reindex(home) == 1
+    assert reindex(home, nobody) == 1
     with Store.open(home) as rebuilt, closing(sqlite3.connect(home / "atlas.db.bak-reindex")) as backup:
         assert [run.id for run in rebuilt.runs()] == ["a-1"]
         assert backup.execute("SELECT id, notes FROM run").fetchall() == [("only-in-the-database", "in the log")]
@@ -153,7 +157,7 @@ def test_a_database_in_use_is_not_pulled_away(home, write, store):
     write("a-1")
     store.counts()
     with pytest.raises(StoreError, match="is in use"):
-        reindex(home)
+        reindex(home, nobody)
     assert store.runs() == []
 
 
@@ -166,13 +170,21 @@ def test_a_directory_that_is_no_run_is_passed_over_with_a_warning(home, write, c
     copy = home / "runs" / "copy"
     copy.mkdir()
     (copy / "spec.json").write_text((home / "runs" / "a-1" / "spec.json").read_text())
-    assert reindex(home) == 1
+    assert reindex(home, nobody) == 1
     for name in ("torn", "other", "old", "empty"):
         assert f"passed over {home / 'runs' / name}" in caplog.text
     assert "there is a run a-1 already" in caplog.text
 
 
 def test_reindexing_nothing_makes_an_empty_database(home):
-    assert reindex(home) == 0
+    assert reindex(home, nobody) == 0
     with Store.open_read_only(home) as store:
         assert store.runs() == []
+
+
+def test_a_run_that_is_being_worked_on_goes_on_running(home, write):
+    write("a-1")
+    assert reindex(home, lambda run_dir: ("12:34", [1])) == 1
+    with Store.open(home) as store:
+        run = store.run("a-1")
+    assert (run.state, run.handle, run.gpus) == ("running", "12:34", [1])
