@@ -14,6 +14,8 @@ _HUB_ERRORS = (
     "MaxRetryError",
 )
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+_NOTHING_TO_SAMPLE = "probability tensor contains either `inf`, `nan`"
+"""What torch says when a rollout is to be drawn from a model whose weights have become NaN."""
 
 
 def reason_of(error: BaseException) -> tuple[str, str]:
@@ -56,6 +58,8 @@ def _reason(error: BaseException) -> str | None:
         return "out_of_memory"
     if isinstance(error, RuntimeError) and log_says_out_of_memory(str(error)):
         return "out_of_memory"
+    if isinstance(error, RuntimeError) and _NOTHING_TO_SAMPLE in str(error):
+        return "non_finite_loss"
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return "out_of_memory"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -73,6 +77,7 @@ def _message(reason: str, error: BaseException) -> str:
     next_step = {
         "out_of_memory": "lower training.micro_batch_size or max_completion_length, use student.lora, or "
         "training.gradient_checkpointing: true",
+        "non_finite_loss": "the student's weights are not finite: begin with others or lower training.learning_rate",
         "disk_full": "free some space (`atlas doctor` shows how much there is) and `atlas resume` the run",
         "hub_unreachable": "check the network, the model's name and HF_TOKEN, or use a local directory",
         "missing_package": "install the extra that holds it: pip install 'atlas[train]'",

@@ -27,6 +27,7 @@ class HfHubHTTPError(OSError):
         (ModuleNotFoundError("No module named 'peft'"), "missing_package"),
         (HfHubHTTPError("401"), "hub_unreachable"),
         (SpecError("too few", "dataset.test_size"), "bad_data"),
+        (RuntimeError("probability tensor contains either `inf`, `nan` or element < 0"), "non_finite_loss"),
         (ZeroDivisionError("division by zero"), "error"),
     ],
 )
