@@ -80,6 +80,8 @@ def _settle_one(store: Store, run: RunRecord, now_seconds: float, owns_claims: b
         store.requeue(run.id, run.fence, "continues from its last checkpoint")
         return
     if not run_dir.is_dir():
+        if run.handle is not None:  # nobody can read what it writes, and the device is given to the next run
+            _executor(store, run).terminate(run.handle)
         store.finish(run.id, run.fence, "lost", reason="missing_file", message=f"{run_dir} is gone")
         return
     if run.state == "claimed":

@@ -126,11 +126,12 @@ def test_an_equal_queued_job_is_not_queued_twice_but_force_does(home):
 
 
 def test_a_changed_data_file_makes_a_changed_job(home):
-    Path("rows.jsonl").write_text("".join(f'{{"prompt": "q{n}", "answer": "{n}"}}\n' for n in range(30)))
+    row = '{{"prompt": "q{0}", "answer": "{0}", "solution": "{0}"}}\n'
+    Path("rows.jsonl").write_text("".join(row.format(n) for n in range(60)))
     Path("job.yaml").write_text(SPEC.replace("type: arithmetic, size: 400", "type: jsonl, path: rows.jsonl"))
     first = queued(home).digest
     with open("rows.jsonl", "a") as file:
-        file.write('{"prompt": "new", "answer": "1"}\n')
+        file.write(row.format(60))
     atlas("submit", "job.yaml", "--detach")
     assert {run.digest for run in Store.open(home).runs()} > {first}
 
@@ -247,6 +248,13 @@ def test_nothing_waits_for_a_lost_run(home):
     shutil.rmtree(run.run_dir)
     atlas("logs", "-f", run.id, expect=104)
     assert "nothing to stop" in atlas("cancel", run.id)
+
+
+def test_a_run_without_its_directory_cannot_be_resumed_but_rerun(home):
+    run = queued(home)
+    atlas("cancel", run.id)
+    shutil.rmtree(run.run_dir)
+    assert f"`atlas rerun {run.id}`" in atlas("resume", run.id, expect=2)
 
 
 def test_ctrl_c_leaves_the_job_and_says_that_it_is_not_finished(home, monkeypatch):

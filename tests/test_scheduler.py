@@ -243,6 +243,7 @@ def test_a_deleted_run_directory_is_lost_not_running(store, workers):
     run_dir.rmdir()
     settle(store)
     assert store.run(run_id).state == "lost"
+    assert workers.terminated == [("1:0", False)], "its worker must not keep the device from the next job"
 
 
 def test_there_is_one_scheduler_per_store(store):

@@ -2,11 +2,13 @@
 
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from atlas.cli.options import Json, Overrides, RunReference, RunReferences, SpecPaths
+from atlas.errors import UsageError
 
 if TYPE_CHECKING:
     from atlas.store import Store
@@ -84,6 +86,8 @@ def resume(reference: RunReference, detach: Detach = False, as_json: Json = Fals
     store = _store()
     settle(store)
     run = store.run(reference)
+    if not (Path(run.run_dir) / "spec.json").exists():
+        raise UsageError(f"{run.run_dir} is gone or empty; put it back, or start over with `atlas rerun {run.id}`")
     store.resume(run.id)
     _run_to_the_end(store, [run.id], detach, as_json)
 
