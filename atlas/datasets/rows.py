@@ -10,7 +10,8 @@ from typing import Any
 from atlas.datasets.base import Example
 from atlas.datasets.files import Row, kind
 from atlas.errors import Problem, SpecError
-from atlas.grading import parses
+from atlas.grading import parses, times_out
+from atlas.grading.symbolic import CPU_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,12 @@ def read_examples(
         examples.append(read)
         warnings += [f"{place}: {oddity}" for oddity in _oddities(read)]
         if index < PARSED and not parses(read.answer):
+            if times_out(read.answer):
+                message = (
+                    f"{place}: answer timed out: {read.answer[:80]!r} takes more than {CPU_SECONDS:g} s to compare"
+                )
+                warnings.append(f"{message}; only a completion with the same text will be right")
+                continue
             message = f"{place}: answer cannot be parsed: {read.answer[:80]!r}"
             if _MATHS.isdisjoint(read.answer):
                 warnings.append(f"{message}; only a completion with the same text will be right")

@@ -6,7 +6,7 @@ from atlas.grading import symbolic
 from atlas.grading.compare import equal, readable, same_text
 from atlas.grading.extract import MAX_ANSWER, final_answer, stated_answer
 
-__all__ = ["Verdict", "grade", "parses"]
+__all__ = ["Verdict", "grade", "parses", "times_out"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ def grade(completion: str, answer: str) -> Verdict:
     if extracted is None:
         return Verdict(False, False)
     return Verdict(True, equal(extracted, stated_answer(answer)), extracted[:MAX_ANSWER])
+
+
+def times_out(answer: str) -> bool:
+    """Whether a gold answer is maths that cannot be compared in time; only the same text is then right."""
+    return symbolic.endless(stated_answer(answer))
 
 
 def parses(answer: str) -> bool:

@@ -51,6 +51,11 @@ def readable(answer: str) -> bool:
     return _worth_reading(answer) and _worker.ask([answer])
 
 
+def endless(answer: str) -> bool:
+    """Whether an answer is maths that is known to take for ever, so that it is compared as text only."""
+    return bool(_TOO_MUCH.search(_formula(answer)))
+
+
 def _formula(text: str) -> str:
     text = without_unit(without_delimiters(text))
     text = re.sub(r"\\text\s*\{\s*(?:and|or)\s*\}|\s(?:and|or)\s", ", ", text)
