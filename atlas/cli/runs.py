@@ -176,7 +176,7 @@ def _print_run(store: "Store", run: "RunRecord") -> None:
     if latest:
         typer.echo("  newest metrics")
         for name, value in sorted(latest.items()):
-            typer.echo(f"    {name:<40} {value:.6g}")
+            typer.echo(f"    {printable(name):<40} {value:.6g}")
     typer.echo("  events")
     for event in store.events(run.id):
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at_seconds))

@@ -16,6 +16,7 @@ STRETCH_BYTES = 4 << 20
 """About how much is read at once: bounds memory and how long a transaction takes."""
 MAX_INTEGER = 2**63 - 1
 """SQLite's largest."""
+_MAX_NAME = 200
 _WORDS = {"nan": "NaN", "infinity": "Infinity", "inf": "Infinity", "-infinity": "-Infinity", "-inf": "-Infinity"}
 
 
@@ -154,6 +155,8 @@ def _take_values(document: dict[str, Any], stretch: MetricsStretch) -> None:
         try:
             if not name.strip():
                 raise _BadLine("metric name is empty")
+            if len(name) > _MAX_NAME:
+                raise _BadLine(f"metric name is too long: expected at most {_MAX_NAME} characters, got {len(name)}")
             stretch.points.append((_text(name, "name"), step, *_number(value, name)))
         except _BadLine as error:
             stretch.complain(str(error))

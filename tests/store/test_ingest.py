@@ -118,6 +118,7 @@ def test_a_torn_last_line_waits_for_its_newline(store, running, append):
         ('{"step": 1, "values": [1]}', "values: expected a JSON object, got [1]"),
         ('{"step": 1, "values": {"": 1}}', "metric name is empty"),
         ('{"step": 1, "values": {" ": 1}}', "metric name is empty"),
+        ('{"step": 1, "values": {"%s": 1}}' % ("a" * 201), "metric name is too long: expected at most 200 characters"),
         ('{"step": 1, "values": {"loss": "0.5"}}', 'one of NaN, Infinity, -Infinity, got "0.5"'),
         ('{"step": 1, "values": {"loss": null}}', "loss: expected a number"),
         ('{"step": 1, "values": {"loss": true}}', "loss: expected a number"),
