@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from atlas.errors import RunFailed
@@ -175,8 +177,12 @@ def _explained(spec: ModelSpec) -> Iterator[None]:
             f"could not load {spec.model} from the hub: {error}; check its name and revision, the network and "
             "HF_TOKEN, or give a local directory",
         ) from error
-    except (ValueError, KeyError) as error:
-        raise RunFailed("bad_model", f"{spec.model} cannot be loaded as a causal language model: {error}") from error
+    except (ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
+        raise RunFailed(
+            "bad_model",
+            f"{spec.model} cannot be loaded as a causal language model: {error}; copy the model again if a file is "
+            "torn, or choose another",
+        ) from error
 
 
 def _count_positions_from_mask(model: PreTrainedModel) -> None:

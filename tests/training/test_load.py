@@ -94,6 +94,30 @@ def test_an_unknown_kind_of_model_is_a_bad_model(student, tmp_path, cache):
     assert caught.value.reason == "bad_model"
 
 
+@pytest.mark.parametrize(
+    ("file", "keep"), [("model.safetensors", 0), ("model.safetensors", 4000), ("tokenizer.json", 100)]
+)
+def test_a_torn_file_is_a_bad_model(student, tmp_path, cache, file, keep):
+    broken = tmp_path / "torn"
+    shutil.copytree(student, broken)
+    (broken / file).write_bytes((broken / file).read_bytes()[:keep])
+    spec = StudentSpec(model=str(broken))
+    with pytest.raises(RunFailed, match=r"torn cannot be loaded as a causal .*; copy the model again") as caught:
+        load_tokenizer(spec, cache)
+        load_model(spec, cache, trainable=True)
+    assert caught.value.reason == "bad_model"
+
+
+def test_a_config_of_the_wrong_type_is_a_bad_model(student, tmp_path, cache):
+    broken = tmp_path / "broken"
+    shutil.copytree(student, broken)
+    config = (broken / "config.json").read_text()
+    (broken / "config.json").write_text(config.replace('"vocab_size": ', '"vocab_size": "many", "was": '))
+    with pytest.raises(RunFailed, match="'vocab_size' expected int, got str") as caught:
+        load_model(StudentSpec(model=str(broken)), cache, trainable=True)
+    assert caught.value.reason == "bad_model"
+
+
 def test_a_hub_that_does_not_answer_is_a_reason_of_its_own(cache, monkeypatch):
     def unreachable(*args, **kwargs):
         raise OSError("We couldn't connect to 'https://huggingface.co' to load the files")
