@@ -1,6 +1,7 @@
 """From an exception to a plain reason: what went wrong, and what to do next."""
 
 import errno
+import os
 
 from atlas.errors import AtlasError, RunFailed, SpecError
 
@@ -38,6 +39,13 @@ def log_says_out_of_memory(log_tail: str) -> bool:
     """Whether the last lines of a worker that left no result speak of memory."""
     lowered = log_tail.lower()
     return any(phrase in lowered for phrase in _OUT_OF_MEMORY)
+
+
+def reason_in_log(log_tail: str) -> str:
+    """The reason that a worker without a result ended: what its last lines speak of, otherwise `killed`."""
+    if os.strerror(errno.ENOSPC) in log_tail:
+        return "disk_full"  # so full that there was no room for a result either
+    return "out_of_memory" if log_says_out_of_memory(log_tail) else "killed"
 
 
 def _chain(error: BaseException | None) -> "list[BaseException]":

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from atlas.errors import AtlasError, StoreError
+from atlas.errors import REASONS, AtlasError, StoreError
 from atlas.executors.base import Executor
-from atlas.failure import log_says_out_of_memory
+from atlas.failure import reason_in_log
 from atlas.job import JobSpec
 from atlas.provenance import gpus as installed_gpus
 from atlas.run import open_private
@@ -148,13 +148,14 @@ def _conclude_without_result(store: Store, run: RunRecord) -> None:
         store.finish(run.id, run.fence, "cancelled", message="killed before it could write a checkpoint")
         return
     tail = log_tail(Path(run.run_dir))
-    out_of_memory = log_says_out_of_memory(tail)
+    reason = reason_in_log(tail)
+    cause = "kill -9, the kernel's out-of-memory killer, or a reboot" if reason == "killed" else REASONS[reason]
     last_line = tail.splitlines()[-1].strip() if tail.strip() else "its log is empty"
     message = (
-        f"the worker ended without a result (kill -9, the kernel's out-of-memory killer, or a reboot); "
+        f"the worker ended without a result ({cause}); "
         f"last line: {last_line}; `atlas resume {run.id}` continues from the last checkpoint"
     )
-    store.finish(run.id, run.fence, "failed", reason="out_of_memory" if out_of_memory else "killed", message=message)
+    store.finish(run.id, run.fence, "failed", reason=reason, message=message)
 
 
 def _start_what_fits(store: Store, gpus: Sequence[int]) -> None:

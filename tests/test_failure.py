@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from atlas.errors import REASONS, RunFailed, SpecError
-from atlas.failure import log_says_out_of_memory, reason_of
+from atlas.failure import log_says_out_of_memory, reason_in_log, reason_of
 
 
 class OutOfMemoryError(RuntimeError):
@@ -54,3 +54,16 @@ def test_an_ordinary_runtime_error_is_not_called_out_of_memory():
 def test_a_log_that_speaks_of_memory_is_recognised():
     assert log_says_out_of_memory("...\ntorch.OutOfMemoryError: CUDA out of memory.")
     assert not log_says_out_of_memory("step 3 loss 0.5")
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("OSError: [Errno 28] No space left on device\ncould not write to metrics.js", "disk_full"),
+        ("torch.OutOfMemoryError: CUDA out of memory.", "out_of_memory"),
+        ("step 8  train/loss 3.25", "killed"),
+        ("", "killed"),
+    ],
+)
+def test_the_log_of_a_worker_without_a_result_names_the_reason(log, reason):
+    assert reason_in_log(log) == reason
