@@ -1,5 +1,6 @@
 """The command line without a worker: what it prints, what it refuses, and with which exit code."""
 
+import errno
 import io
 import json
 import shutil
@@ -66,6 +67,14 @@ def test_check_shows_every_problem_of_every_file_with_its_place(home):
     assert "did you mean 'sft'" in output
     report = json.loads(CliRunner().invoke(app, ["check", "bad.yaml", "--json"]).stdout)
     assert report[0]["ok"] is False and len(report[0]["problems"]) >= 2
+
+
+def test_check_goes_on_after_a_file_that_cannot_be_read(home):
+    assert "job.yaml: ok" in atlas("check", "nope.yaml", "job.yaml", expect=2)
+    report = json.loads(CliRunner().invoke(app, ["check", "nope.yaml", "job.yaml", "--json"]).stdout)
+    assert [entry["ok"] for entry in report] == [False, True]
+    assert report[0]["problems"][0]["message"] == "nope.yaml does not exist; expected a YAML file"
+    assert report[0]["problems"][0]["file"] is None
 
 
 def test_nothing_is_queued_when_one_of_several_specs_is_bad(home):
@@ -286,3 +295,12 @@ def test_the_end_of_a_submit_and_show_say_that_wandb_is_offline(home, capsys):
     print_comparison(Store.open(home), [run])
     assert f"{run.id}: W&B offline: no API key\n" in capsys.readouterr().out
     assert "wandb      offline: no API key\n" in atlas("show", run.id)
+
+
+def test_a_disk_that_fills_while_a_job_is_written_is_one_line_and_queues_nothing(home, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("atlas.submission.json.dump", full)
+    assert "free some space" in atlas("submit", "job.yaml", expect=2)
+    assert Store.open(home).runs() == []

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from atlas.cli.options import Json, Overrides, SpecPath, SpecPaths
-from atlas.errors import Problem, SpecError
+from atlas.errors import Problem, SpecError, UsageError
 
 
 def check(specs: SpecPaths, overrides: Overrides = None, as_json: Json = False) -> None:
@@ -21,9 +21,10 @@ def check(specs: SpecPaths, overrides: Overrides = None, as_json: Json = False) 
             load_checked(spec, overrides or [])
         except SpecError as error:
             problems = error.problems
-        report.append(
-            {"spec": spec, "ok": not problems, "problems": [asdict(p) | {"file": str(p.file)} for p in problems]}
-        )
+        except UsageError as error:
+            problems = [Problem(str(error))]
+        found = [asdict(problem) | {"file": problem.file and str(problem.file)} for problem in problems]
+        report.append({"spec": spec, "ok": not problems, "problems": found})
         if as_json:
             continue
         for problem in problems:
