@@ -44,7 +44,10 @@ def submit(store: Store, job: JobSpec, source: Source | None = None, force: bool
             return Submission(earlier.id, earlier.state)
     run_id = f"{job.name}-{secrets.token_hex(3)}"
     run_dir = store.home / "runs" / run_id
-    document = _write_run_dir(run_dir, run_id, job, source, digest)
+    try:
+        document = _write_run_dir(run_dir, run_id, job, source, digest)
+    except OSError as error:
+        raise UsageError(f"cannot write {run_dir}: {error}; free some space or set ATLAS_HOME elsewhere") from error
     store.enqueue(**enqueue_arguments(document), run_dir=run_dir)
     return Submission(run_id)
 
@@ -85,10 +88,7 @@ def _check_resources(job: JobSpec, home: Path) -> None:
 
 def _write_run_dir(run_dir: Path, run_id: str, job: JobSpec, source: Source | None, digest: str) -> dict[str, Any]:
     """Creates the run directory and returns the content of its spec.json."""
-    try:
-        run_dir.mkdir(parents=True, mode=0o700)
-    except OSError as error:
-        raise UsageError(f"cannot create {run_dir}: {error}; free some space or set ATLAS_HOME elsewhere") from error
+    run_dir.mkdir(parents=True, mode=0o700)
     folder = Path(source.file).absolute().parent if source else Path.cwd()
     diff = patch(folder)
     if diff:
