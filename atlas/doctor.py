@@ -213,7 +213,7 @@ def hub(
     why_unreachable: Callable[[str, float], str | None] = network.why_unreachable,
 ) -> Check:
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
-        if environment.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
+        if network.is_switched_on(name, environment):
             return Check("hub", "warn", f"{name} is set: only what is in the cache can be loaded", f"unset {name}")
     url = environment.get("HF_ENDPOINT") or "https://huggingface.co"
     reason = why_unreachable(url, _NETWORK_TIMEOUT_SECONDS)

@@ -24,7 +24,7 @@ def reason_of(error: BaseException) -> tuple[str, str]:
 
     Looks through the chain of causes, because libraries wrap the telling error in a vague one.
     """
-    chain = list(_chain(error))
+    chain = _chain(error)
     for link in chain:
         if isinstance(link, RunFailed):
             return link.reason, str(link)

@@ -9,6 +9,7 @@ from typing import Any
 from atlas.diagnosis import did_you_mean
 from atlas.errors import Problem
 from atlas.models import config_of, describe, file_of
+from atlas.network import is_switched_on
 from atlas.spec import ModelSpec, StudentSpec, is_local
 
 _TOKENIZER_FILES = (
@@ -55,10 +56,7 @@ def _lora_problems(spec: StudentSpec, key: str) -> Iterator[Problem]:
 
 
 def _hub_problems(spec: ModelSpec, path: str) -> Iterator[Problem]:
-    offline = any(
-        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    )
+    offline = is_switched_on("HF_HUB_OFFLINE") or is_switched_on("TRANSFORMERS_OFFLINE")
     if offline and file_of(spec, spec.gguf_file or "config.json") is None:
         yield Problem(
             f"{spec.model} is not in the local cache and the hub is offline (HF_HUB_OFFLINE); "

@@ -7,6 +7,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +15,11 @@ from urllib.parse import urlsplit
 def host_url() -> str:
     """The W&B server: WANDB_BASE_URL, else what `wandb login --host` stored, else the public one."""
     return os.environ.get("WANDB_BASE_URL") or _stored_host() or "https://api.wandb.ai"
+
+
+def is_switched_on(name: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether an environment variable such as HF_HUB_OFFLINE is set, as the hub's libraries read it."""
+    return environment.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def has_key() -> bool:

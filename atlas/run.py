@@ -10,6 +10,7 @@ samples.jsonl  out  evaluated completions, one `Sample` a line; the same `rewind
 result.json    out  written last, atomically: its presence means "finished"
 """
 
+import fcntl
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from atlas.job import JobSpec
+from atlas.private import open_private
 
 logger = logging.getLogger(__name__)
 
@@ -216,17 +218,24 @@ class Run:
             logger.exception("could not write to %s", stream.name)
 
 
+def is_working(run_dir: Path) -> bool:
+    """Whether some worker process holds this run directory, on this machine."""
+    try:
+        with open(run_dir / "worker.lock", "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def _plain(value: float) -> float | str:
     """JSON has no NaN and no infinity; the store reads these words back."""
     value = float(value)
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def open_private(path: Path, mode: str) -> IO[str]:
-    """Opens a text file that only its owner can read."""
-    return open(path, mode, encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def _open_for_append(path: Path) -> IO[str]:

@@ -17,8 +17,8 @@ from atlas.errors import REASONS, AtlasError, StoreError
 from atlas.executors.base import Executor
 from atlas.failure import reason_in_log
 from atlas.job import JobSpec
+from atlas.private import open_private
 from atlas.provenance import gpus as installed_gpus
-from atlas.run import open_private
 from atlas.store import RunRecord, StaleFence, Store
 from atlas.worker import log_tail, recorded_handle
 
@@ -38,7 +38,7 @@ def tick(store: Store, gpus: Sequence[int] | None = None, now_seconds: float | N
     with scheduler_lock(store.home) as ours:
         settle(store, now_seconds, owns_claims=ours)
         if ours:
-            _start_what_fits(store, [gpu.index for gpu in installed_gpus()] if gpus is None else gpus)
+            _start_what_fits(store, gpus)
     return bool(store.runs(states=("queued", "preempted", *ACTIVE)))
 
 
@@ -158,8 +158,12 @@ def _conclude_without_result(store: Store, run: RunRecord) -> None:
     store.finish(run.id, run.fence, "failed", reason=reason, message=message)
 
 
-def _start_what_fits(store: Store, gpus: Sequence[int]) -> None:
-    for queued in reversed(store.runs(states=("queued",))):  # oldest first
+def _start_what_fits(store: Store, gpus: Sequence[int] | None) -> None:
+    waiting = store.runs(states=("queued",))
+    if not waiting:
+        return  # the GPUs are not asked for in every round of a long run
+    gpus = [gpu.index for gpu in installed_gpus()] if gpus is None else gpus
+    for queued in reversed(waiting):  # oldest first
         taken = [run.gpus for run in store.runs(states=ACTIVE)]
         free = [gpu for gpu in gpus if not any(gpu in indices for indices in taken)]
         job = _job(store, queued)

@@ -15,8 +15,8 @@ from atlas import __version__
 from atlas.errors import SpecError, UsageError
 from atlas.job import JobSpec
 from atlas.models import checkpoint_bytes
+from atlas.private import open_private
 from atlas.provenance import command_line, gpus, patch, project
-from atlas.run import open_private
 from atlas.source import Source
 from atlas.spec import is_local
 from atlas.store import RunRecord, Store, enqueue_arguments

@@ -17,8 +17,9 @@ from types import FrameType
 from atlas.executors.local import process_handle
 from atlas.failure import reason_of
 from atlas.monitors import wandb
+from atlas.private import open_private
 from atlas.provenance import environment
-from atlas.run import Run, Stopped, open_private
+from atlas.run import Run, Stopped, is_working
 
 logger = logging.getLogger(__name__)
 
@@ -45,18 +46,6 @@ def work(run_dir: Path) -> int:
     finally:
         if streamer:
             wandb.stop(streamer, timeout_seconds=30)
-
-
-def is_working(run_dir: Path) -> bool:
-    """Whether some worker process holds this run directory, on this machine."""
-    try:
-        with open(run_dir / "worker.lock", "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def recorded_handle(run_dir: Path) -> tuple[str, list[int]] | None:

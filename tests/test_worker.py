@@ -9,8 +9,9 @@ import pytest
 from atlas import worker
 from atlas.errors import RunFailed
 from atlas.methods import Sft
-from atlas.run import Stopped, open_private
-from atlas.worker import BUSY, FAILED, STOPPED, SUCCEEDED, is_working, log_tail, recorded_handle, work
+from atlas.private import open_private
+from atlas.run import Stopped, is_working
+from atlas.worker import BUSY, FAILED, STOPPED, SUCCEEDED, log_tail, recorded_handle, work
 
 JOB = {
     "name": "job",

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from atlas.cli.options import POLL_SECONDS
 from atlas.cli.tables import NOT_FINISHED, duration, failure_text, rate_with_interval, run_table
 from atlas.store import AT_REST, RunRecord, Store
-
-_POLL_SECONDS = 0.5
 
 
 @dataclass
@@ -41,7 +40,7 @@ def follow(store: Store, run_ids: Sequence[str], advance: Callable[[], object], 
                 advance()
                 if not quiet:
                     _print_news(store, run_ids, seen)
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
             if not quiet:
                 _print_news(store, run_ids, seen)
             return
@@ -49,7 +48,7 @@ def follow(store: Store, run_ids: Sequence[str], advance: Callable[[], object], 
             while not _all_ended(store, run_ids):
                 advance()
                 live.update(_table(store, run_ids, paces))
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
             live.update(_table(store, run_ids, paces))
     except KeyboardInterrupt:
         _say_how_to_come_back(store, run_ids)

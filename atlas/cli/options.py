@@ -1,9 +1,12 @@
-"""Arguments and options that several commands share."""
+"""Arguments, options and settings that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+POLL_SECONDS = 0.5
+"""How often a command that waits looks again."""
 
 SpecPaths = Annotated[list[str], typer.Argument(metavar="SPEC...", help="Job files; - reads standard input.")]
 SpecPath = Annotated[str, typer.Argument(metavar="SPEC", help="A job file; - reads standard input.")]

@@ -70,14 +70,12 @@ def _peak(job: JobSpec) -> dict[str, int] | None:
 
 
 def _last_run(job: JobSpec) -> dict[str, Any] | None:
-    from atlas.scheduler import settle
-    from atlas.store import Store, home_from_environment
+    from atlas.cli.stores import settled_store
+    from atlas.store import home_from_environment
 
-    home = home_from_environment()
-    if not (home / "atlas.db").exists():
+    if not (home_from_environment() / "atlas.db").exists():
         return None
-    store = Store.open(home)
-    settle(store)
+    store = settled_store()
     run = store.last_run_of_name(job.name)
     if run is None:
         return None

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atlas.cli.options import Json, Overrides, RunReference, RunReferences, SpecPaths
+from atlas.cli.options import POLL_SECONDS, Json, Overrides, RunReference, RunReferences, SpecPaths
 from atlas.errors import UsageError
 
 if TYPE_CHECKING:
     from atlas.store import Store
 
-_POLL_SECONDS = 0.5
 Detach = Annotated[
     bool, typer.Option("--detach", help="Return once the job is started (or queued) instead of following.")
 ]
@@ -27,13 +26,14 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Check the jobs, queue them, run them, and follow them to their end. Ctrl-C detaches; the jobs go on."""
+    from atlas.cli.stores import open_store
     from atlas.job import checked
     from atlas.source import read
     from atlas.submission import submit as queue_job
 
     sources = [read(spec, overrides or []) for spec in specs]
     jobs = [checked(source) for source in sources]  # all of them before any is queued
-    store = _store()
+    store = open_store()
     references = []
     for spec, source, job in zip(specs, sources, jobs, strict=True):
         submission = queue_job(store, job, source, force)
@@ -51,23 +51,25 @@ def up(
     until_empty: Annotated[bool, typer.Option("--until-empty", help="End when the queue is empty.")] = False,
 ) -> None:
     """Run the queue: start what fits, settle what ended."""
+    from atlas.cli.stores import open_store
     from atlas.scheduler import tick
 
-    store = _store()
+    store = open_store()
     typer.echo(f"running the queue of {store.home}; Ctrl-C ends this runner, the jobs go on", err=True)
     try:
         while tick(store) or not until_empty:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         typer.echo("the runner ended; jobs that were started go on, queued ones wait for `atlas up`", err=True)
 
 
 def cancel(references: RunReferences) -> None:
     """Stop runs: a running one writes a checkpoint first, then stops."""
+    from atlas.cli.stores import open_store
     from atlas.scheduler import settle
     from atlas.store import AT_REST
 
-    store = _store()
+    store = open_store()
     for reference in references:
         run = store.run(reference)
         if run.state in AT_REST:
@@ -81,10 +83,9 @@ def cancel(references: RunReferences) -> None:
 
 def resume(reference: RunReference, detach: Detach = False, as_json: Json = False) -> None:
     """Continue a run that failed, was killed or cancelled, from its last complete checkpoint."""
-    from atlas.scheduler import settle
+    from atlas.cli.stores import settled_store
 
-    store = _store()
-    settle(store)
+    store = settled_store()
     run = store.run(reference)
     if not (Path(run.run_dir) / "spec.json").exists():
         raise UsageError(f"{run.run_dir} is gone or empty; put it back, or start over with `atlas rerun {run.id}`")
@@ -94,22 +95,17 @@ def resume(reference: RunReference, detach: Detach = False, as_json: Json = Fals
 
 def rerun(reference: RunReference, detach: Detach = False, as_json: Json = False) -> None:
     """Run the same resolved job once more, from the start, as a new run."""
+    from atlas.cli.stores import open_store
     from atlas.job import JobSpec
     from atlas.job import check as check_job
     from atlas.submission import submit as queue_job
 
-    store = _store()
+    store = open_store()
     job = JobSpec.model_validate_json(store.spec(store.run(reference).id))
     check_job(job)
     submission = queue_job(store, job, force=True)
     typer.echo(f"queued as {submission.run_id}", err=True)
     _run_to_the_end(store, [submission.run_id], detach, as_json)
-
-
-def _store() -> "Store":
-    from atlas.store import Store, home_from_environment
-
-    return Store.open(home_from_environment())
 
 
 def _run_to_the_end(store: "Store", run_ids: list[str], detach: bool, as_json: bool) -> None:

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atlas.cli.options import Json, RunReference
+from atlas.cli.options import POLL_SECONDS, Json, RunReference
 from atlas.errors import UsageError
 
 if TYPE_CHECKING:
     from atlas.store import RunRecord, Store
-
-_POLL_SECONDS = 0.5
 
 
 def list_runs(
@@ -25,12 +23,13 @@ def list_runs(
     as_json: Json = False,
 ) -> None:
     """List runs, newest first."""
+    from atlas.cli.stores import settled_store
     from atlas.cli.tables import run_document
     from atlas.store import STATES
 
     if state is not None and state not in STATES:
         raise UsageError(f"--state {state!r} is no state of a run; expected one of {', '.join(STATES)}")
-    store = _settled_store()
+    store = settled_store()
     runs = store.runs(states=(state,) if state else None, name=name, tag=tag, limit=limit)
     if as_json:
         typer.echo(json.dumps([run_document(store, run) for run in runs], indent=2))
@@ -47,9 +46,10 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one run: state, failure, evaluations, newest metrics, events."""
+    from atlas.cli.stores import settled_store
     from atlas.cli.tables import run_document
 
-    store = _settled_store()
+    store = settled_store()
     run = store.run(reference)
     if spec:
         _print_spec(store, run, as_json)
@@ -69,12 +69,13 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """Print what the worker wrote to stdout and stderr."""
+    from atlas.cli.stores import settled_store
     from atlas.cli.tables import exit_code, printable
     from atlas.scheduler import settle
     from atlas.store import AT_REST
     from atlas.worker import log_tail
 
-    store = _settled_store()
+    store = settled_store()
     run = store.run(reference)
     log = Path(run.run_dir) / "worker.log"
     position = log.stat().st_size if log.exists() else 0
@@ -85,7 +86,7 @@ def logs(
     typer.echo(printable(tail) if tail else f"no output yet ({run.state})")
     while follow and run.state not in AT_REST:
         try:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             return
         settle(store)
@@ -108,15 +109,6 @@ def reindex() -> None:
 
     home = home_from_environment()
     typer.echo(f"{rebuild(home, recorded_handle)} runs of {home} are in the database again")
-
-
-def _settled_store() -> "Store":
-    from atlas.scheduler import settle
-    from atlas.store import Store, home_from_environment
-
-    store = Store.open(home_from_environment())
-    settle(store)
-    return store
 
 
 def _print_runs(store: "Store", runs: "list[RunRecord]") -> None:

@@ -4,12 +4,11 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from atlas.datasets.base import Dataset, Example, Splits
+from atlas.datasets.base import Example, Splits
 from atlas.datasets.files import SUFFIXES, Row, read_rows, reading, unusable
-from atlas.datasets.hub import read_hub
+from atlas.datasets.hub import HubDataset, read_hub
 from atlas.datasets.rows import BadRow, identity, read_examples, text
 from atlas.datasets.splits import split
-from atlas.errors import SpecError
 from atlas.spec import LocalPath
 
 HUB_NAME = "openai/gsm8k"
@@ -18,7 +17,7 @@ _CALCULATION = re.compile(r"<<[^<>]*>>")
 """What the calculator of the paper was fed with: `<<48/2=24>>`."""
 
 
-class Gsm8k(Dataset):
+class Gsm8k(HubDataset):
     """GSM8K (arXiv:2110.14168): grade-school word problems; solutions end with `#### X`.
 
     Test problems come from the official test split, train and dev from the official train split.
@@ -27,15 +26,6 @@ class Gsm8k(Dataset):
     type: Literal["gsm8k"] = "gsm8k"
     path: LocalPath | None = None
     """Local directory with train and test files (.jsonl, .json or .parquet) to read instead of the hub."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub. Pin a commit to make a run repeatable."""
-
-    def check(self) -> Splits | None:
-        if self.path is None:
-            return None
-        if self.revision is not None:
-            raise SpecError("a local path has no revision, so this would be ignored; remove it", "dataset.revision")
-        return self.load()
 
     def load(self) -> Splits:
         return split(self._examples("train"), self, official_test=self._examples("test"))

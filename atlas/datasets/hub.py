@@ -1,9 +1,28 @@
 """Datasets on the Hugging Face hub."""
 
 import errno
+from abc import ABC
 
+from atlas.datasets.base import Dataset, Splits
 from atlas.datasets.files import Row
 from atlas.errors import RunFailed, SpecError
+from atlas.spec import LocalPath
+
+
+class HubDataset(Dataset, ABC):
+    """A dataset of the hub, or a local copy of it in the same schema."""
+
+    path: LocalPath | None = None
+    """Local copy to read instead of the hub."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub. Pin a commit to make a run repeatable."""
+
+    def check(self) -> Splits | None:
+        if self.path is None:
+            return None
+        if self.revision is not None:
+            raise SpecError("a local path has no revision, so this would be ignored; remove it", "dataset.revision")
+        return self.load()
 
 
 def read_hub(name: str, split: str, revision: str | None, config: str | None = None) -> list[Row]:

@@ -6,10 +6,9 @@ from typing import Literal
 
 from atlas.datasets.base import Dataset, Example, Splits
 from atlas.datasets.files import Row, only_file, read_rows
-from atlas.datasets.hub import read_hub
+from atlas.datasets.hub import HubDataset, read_hub
 from atlas.datasets.rows import BadRow, identity, read_examples, text
 from atlas.datasets.splits import split
-from atlas.errors import SpecError
 from atlas.spec import LocalPath
 
 HUB_NAME = "meta-math/MetaMathQA"
@@ -18,7 +17,7 @@ TOLERATED_SHARE = 0.02
 """Share of unusable rows that are left out with a warning: the data were written by a model, not by the user."""
 
 
-class MetaMathQA(Dataset):
+class MetaMathQA(HubDataset):
     """MetaMathQA (arXiv:2309.12284): GSM8K and MATH questions, reworded and reversed, with worked solutions.
 
     Columns `query`, `response` (ends with `The answer is: X`) and `original_question`, by which rows are split.
@@ -27,15 +26,6 @@ class MetaMathQA(Dataset):
     type: Literal["metamathqa"] = "metamathqa"
     path: LocalPath | None = None
     """Local file (.json, .jsonl, .parquet), or directory holding one, to read instead of the hub."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub. Pin a commit to make a run repeatable."""
-
-    def check(self) -> Splits | None:
-        if self.path is None:
-            return None
-        if self.revision is not None:
-            raise SpecError("a local path has no revision, so this would be ignored; remove it", "dataset.revision")
-        return self.load()
 
     def load(self) -> Splits:
         if self.path is None:

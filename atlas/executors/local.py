@@ -12,6 +12,7 @@ import psutil
 
 from atlas.errors import ExecutorError
 from atlas.executors.base import Executor
+from atlas.private import only_owner
 
 
 class LocalExecutor(Executor):
@@ -23,7 +24,7 @@ class LocalExecutor(Executor):
         # By PCI bus, an index means the same GPU to CUDA as to NVML and nvidia-smi.
         visible = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
         try:
-            with open(run_dir / "worker.log", "ab", opener=_private) as log:
+            with open(run_dir / "worker.log", "ab", opener=only_owner) as log:
                 process = subprocess.Popen(
                     # -P: a file of the user's folder called like a module (random.py) must not take its place.
                     [sys.executable, "-P", "-m", "atlas.worker", str(run_dir)],
@@ -77,7 +78,3 @@ def _ticks_since_boot(pid: int) -> str | None:
     except OSError:
         return None
     return f"{fields[19]}@{boot}"
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from atlas.network import has_key, host_url, why_unreachable
+from atlas.private import only_owner, open_private
 from atlas.provenance import without_secrets
+from atlas.run import is_working
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ _UPLOAD_ATTEMPTS = 1440
 def start(run_dir: Path) -> "subprocess.Popen[bytes] | None":
     """Starts streaming this run and returns at once; None if not even a process could be started. Never raises."""
     try:
-        with open(run_dir / "wandb.log", "ab", opener=_private) as log:
+        with open(run_dir / "wandb.log", "ab", opener=only_owner) as log:
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", "atlas.monitors.wandb", str(run_dir)],
                 stdin=subprocess.DEVNULL,
@@ -70,7 +72,7 @@ class Status:
 
     def save(self, run_dir: Path) -> None:
         temporary = run_dir / "wandb.json.part"
-        with open(temporary, "w", opener=_private) as file:
+        with open_private(temporary, "w") as file:
             json.dump(asdict(self), file)
         temporary.replace(run_dir / "wandb.json")
 
@@ -239,16 +241,7 @@ def _tear_down() -> None:
 
 def _ended(run_dir: Path) -> bool:
     """Whether nothing more will be written: there is a result, or no worker holds the directory."""
-    if (run_dir / "result.json").exists():
-        return True
-    try:
-        with open(run_dir / "worker.lock", "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return True
-    except BlockingIOError:
-        return False
-    return True
+    return (run_dir / "result.json").exists() or not is_working(run_dir)
 
 
 def _succeeded(run_dir: Path) -> bool:
@@ -256,10 +249,6 @@ def _succeeded(run_dir: Path) -> bool:
         return bool(json.loads((run_dir / "result.json").read_text())["state"] == "succeeded")
     except FileNotFoundError:
         return False
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from atlas.errors import StoreError
+from atlas.private import only_owner
 
 FILE_NAME = "atlas.db"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -116,9 +117,9 @@ def _create_or_migrate(path: Path) -> None:
     from alembic.config import Config
 
     lock_path = path.with_name(path.name + ".lock")
-    with open(lock_path, "a", opener=_private) as lock:
+    with open(lock_path, "a", opener=only_owner) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with open(path, "ab", opener=_private):
+        with open(path, "ab", opener=only_owner):
             pass
         revision = _revision(path)
         if revision == REVISIONS[-1]:
@@ -140,7 +141,7 @@ def _create_or_migrate(path: Path) -> None:
 def _back_up(path: Path, copy: Path) -> None:
     partial = copy.with_name(copy.name + ".part")
     partial.unlink(missing_ok=True)
-    with open(partial, "ab", opener=_private):
+    with open(partial, "ab", opener=only_owner):
         pass
     with closing(_connect(path, "ro")) as source, closing(_connect(partial, "rw")) as target:
         source.backup(target)
@@ -171,7 +172,3 @@ def _connect(path: Path, mode: str, foreign_keys: bool = True) -> sqlite3.Connec
     if mode == "ro":
         connection.execute("PRAGMA query_only = ON")
     return connection
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)

@@ -186,7 +186,7 @@ def test_a_database_that_cannot_be_made_is_explained(home, monkeypatch):
     def refuse(name, flags):
         raise PermissionError(13, "Permission denied", name)
 
-    monkeypatch.setattr(database, "_private", refuse)
+    monkeypatch.setattr(database, "only_owner", refuse)
     with pytest.raises(StoreError, match=r"Permission denied.*expected a folder you can write to"):
         Store.open(home)
 
