@@ -59,7 +59,7 @@ def test_hostile_texts_are_graded_in_bounded_time() -> None:
         assert not grade(text, "5").correct
         assert not grade(r"\boxed{x+1}", text).correct
         parses(text)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
 
 
 def test_endless_computation_is_stopped_and_the_next_answer_is_graded() -> None:
@@ -67,7 +67,7 @@ def test_endless_computation_is_stopped_and_the_next_answer_is_graded() -> None:
     start = time.monotonic()
     verdict = grade(rf"\boxed{{{endless}}}", "x^2")
     assert (verdict.found, verdict.correct) == (True, False)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
     assert grade(r"\boxed{\sqrt{12}}", r"2\sqrt{3}").correct
 
 
