@@ -20,6 +20,7 @@ from atlas.network import has_key
 from atlas.source import Source, read
 from atlas.spec import (
     SPEC_VERSION,
+    BudgetSpec,
     EvaluationSpec,
     ModelSpec,
     ResourcesSpec,
@@ -55,6 +56,8 @@ class JobSpec(Spec):
     """The problems."""
     training: TrainingSpec | None = None
     """The optimizer's loop. Required by every method that trains."""
+    budget: BudgetSpec | None = None
+    """What training may use. Default: no limit but that of `training`."""
     sampling: SamplingSpec | None = None
     """How rollouts are written, for on-policy methods."""
     evaluation: EvaluationSpec = EvaluationSpec()

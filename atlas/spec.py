@@ -184,6 +184,27 @@ class TrainingSpec(Spec):
         return self
 
 
+class BudgetSpec(Spec):
+    """What a run may use. At the end of the step that reaches the first of these limits, the run ends as it does after
+    its last step: with an evaluation, a checkpoint and the score on test. `training` still says how long the learning
+    rate's schedule is, and ends the run if that comes first."""
+
+    gpu_hours: float | None = Field(None, gt=0)
+    """Training time x GPUs, in hours; the CPU counts as one device. Loading and evaluation are not counted."""
+    train_minutes: float | None = Field(None, gt=0)
+    """Training time, in minutes. Loading and evaluation are not counted."""
+    rollouts: int | None = Field(None, ge=1)
+    """Completions that the student writes for training."""
+    steps: int | None = Field(None, ge=1)
+    """Optimizer steps."""
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> "BudgetSpec":
+        if all(limit is None for limit in vars(self).values()):
+            raise ValueError(f"a budget without a limit; set one of {', '.join(type(self).model_fields)}")
+        return self
+
+
 class SamplingSpec(Spec):
     """How the student writes its rollouts during training."""
 
@@ -200,14 +221,16 @@ class SamplingSpec(Spec):
 class EvaluationSpec(Spec):
     """Pass rate on held-out problems: at step 0, on the way, and at the end. Its time is not on the training clock."""
 
-    split: Literal["dev", "test"] = "test"
-    """Which held-out split is measured."""
+    split: Literal["dev", "test"] = "dev"
+    """What is measured on the way. `dev`: the checkpoint that is best on it is kept, and scored once on test when
+    training has ended. `test`: nothing is chosen and nothing else is measured."""
     every_steps: int | None = Field(None, ge=1)
     """Measure every N steps. May be combined with `every_minutes`."""
     every_minutes: float | None = Field(None, gt=0)
     """Measure when this much training time has passed since the last measurement."""
     max_problems: int | None = Field(None, ge=1)
-    """Measure only the first N problems of the split (its order is fixed). Default: all."""
+    """Measure only the first N problems of `split` (its order is fixed). Default: all. The final score on test always
+    takes all of `dataset.test_size`."""
     batch_size: int = Field(64, ge=1)
     """Completions generated at once."""
     temperature: float = Field(0.0, ge=0, le=10)
@@ -238,6 +261,15 @@ class ResourcesSpec(Spec):
 
     gpus: int | None = Field(None, ge=0, le=1)
     """GPUs to use: 0 is the CPU. Default: one if the machine has any."""
+    cpus: int | None = Field(None, ge=1)
+    """CPU cores of a job without a GPU (`gpus: 0`): jobs run side by side as long as there are cores for them, each on
+    its own. Default: all cores, so that one job runs at a time."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ResourcesSpec":
+        if self.cpus is not None and self.gpus != 0:
+            raise ValueError("cpus is for jobs on the CPU and would be ignored; set gpus: 0 or remove it")
+        return self
 
 
 class WandbSpec(Spec):

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pydantic import Field
 
 from atlas.grading import Verdict, grade
+from atlas.grading.policy import GradingSpec
 from atlas.spec import Spec
 
 
@@ -58,6 +59,8 @@ class Dataset(Spec, ABC):
     """System message put before every problem."""
     instruction: str = ""
     """Text put after every problem, such as how to write the answer."""
+    grading: GradingSpec = GradingSpec()
+    """How answers are compared, for the reward and the pass rate alike."""
 
     @abstractmethod
     def check(self) -> Splits | None:

@@ -3,18 +3,37 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from atlas.errors import SpecError
 from atlas.methods.base import Method
+from atlas.spec import Spec
 
 if TYPE_CHECKING:
     from atlas.job import JobSpec
     from atlas.run import Run
 
 
+class RewardWeights(Spec):
+    """The reward of a completion is the weighted sum of these, each in [0, 1]; `train/rewards/*` shows them apart."""
+
+    answer: float = Field(1.0, ge=0)
+    """1 for a right answer by the dataset's own grader, else 0."""
+    format: float = Field(0.0, ge=0)
+    """1 if any answer can be read out of the completion, right or wrong, else 0."""
+    random: float = Field(0.0, ge=0)
+    """1 with probability 1/2, whatever the completion: a control, by which Qwen2.5 models gain (arXiv:2506.10947)."""
+
+    @model_validator(mode="after")
+    def _rewards_something(self) -> "RewardWeights":
+        if not any(vars(self).values()):
+            raise ValueError("every weight is 0, so no completion is better than another; set answer above 0")
+        return self
+
+
 class Grpo(Method):
-    """GRPO (arXiv:2402.03300): the reward is the dataset's own grader, 1 for a right answer, else 0. No teacher.
+    """GRPO (arXiv:2402.03300): by default the reward is the dataset's own grader, 1 for a right answer, else 0. No
+    teacher.
 
     The loss is averaged over all completion tokens of a step (DAPO, arXiv:2503.14476, eq. 8).
     """
@@ -24,6 +43,8 @@ class Grpo(Method):
 
     num_generations: int = Field(8, ge=2)
     """Completions per prompt, G. A group whose rewards are all equal teaches nothing."""
+    rewards: RewardWeights = RewardWeights()
+    """What is rewarded, and by how much."""
     beta: float = Field(0.0, ge=0)
     """Weight of the KL penalty against the initial student. 0 keeps no reference model in memory."""
     epsilon: float = Field(0.2, gt=0, lt=1)
