@@ -4,6 +4,7 @@
 """
 
 from atlas.store.database import home_from_environment
+from atlas.store.experiments import ExperimentRecord, Membership
 from atlas.store.models import EventRecord, RunRecord, SampleRecord
 from atlas.store.reindex import enqueue_arguments, reindex
 from atlas.store.states import AT_REST, ENDED, STATES
@@ -14,6 +15,8 @@ __all__ = [
     "ENDED",
     "STATES",
     "EventRecord",
+    "ExperimentRecord",
+    "Membership",
     "RunRecord",
     "SampleRecord",
     "StaleFence",

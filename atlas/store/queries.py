@@ -16,7 +16,9 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from atlas.errors import NotFoundError, UsageError
 from atlas.run import CLOCKS
+from atlas.store import experiments
 from atlas.store.database import explained
+from atlas.store.experiments import ExperimentRecord
 from atlas.store.models import EventRecord, RunRecord, SampleRecord, SpecSnapshot
 from atlas.store.states import ENDED, STATES
 
@@ -101,6 +103,14 @@ class Queries:
             return list(
                 session.exec(select(EventRecord).where(EventRecord.run == run.number).order_by(col(EventRecord.number)))
             )
+
+    def experiments(self) -> list[ExperimentRecord]:
+        """All experiments that were submitted, newest first."""
+        return experiments.read_all(self.home)
+
+    def experiment(self, reference: str) -> ExperimentRecord:
+        """The experiment of this id, or the newest one of this name. Raises NotFoundError if there is none."""
+        return experiments.find(self.home, reference)
 
     def samples(self, run_id: str, step: int | None = None, limit: int | None = None) -> list[SampleRecord]:
         """The evaluated completions of a run (of one step), in the order in which they were written."""
