@@ -24,7 +24,14 @@ else:
 
 logger = logging.getLogger(__name__)
 
-_NOT_LOGGED = ("num_tokens", "step_time", "epoch", "rewards/score/mean", "rewards/score/std")
+_NOT_LOGGED = (
+    "num_tokens",
+    "step_time",
+    "epoch",
+    "rewards/answer/std",  # the spread of a 0 or 1 follows from its mean
+    "rewards/format/std",
+    "rewards/random/std",
+)
 """What TRL says that our clocks say exactly (its counts restart when a run resumes), or that it says twice."""
 
 
