@@ -33,14 +33,13 @@ def pooled(correct_SP: NDArray[np.float64]) -> Pooled:
     `standard_error`: s / sqrt(S) of the seeds' pass rates, for other seeds on the same problems.
     Without seeds or problems the pass rate is NaN and the interval (0, 1).
     """
-    assert not np.isnan(correct_SP).any()
+    assert not np.isnan(correct_SP).any(), "a score is missing"
     seeds, problems = correct_SP.shape
     if not correct_SP.size:
         return Pooled(math.nan, 0.0, 1.0, math.nan, seeds, problems)
     over_seeds = mean_and_error(correct_SP.mean(axis=1))
-    successes = min(float(correct_SP.mean(axis=0).sum()), float(problems))  # a sum of means may round upwards
-    low, high = wilson(successes, problems)
-    return Pooled(successes / problems, low, high, over_seeds.standard_error, seeds, problems)
+    low, high = wilson(float(correct_SP.mean(axis=0).sum()), problems)
+    return Pooled(over_seeds.mean, low, high, over_seeds.standard_error, seeds, problems)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def test_one_seed_has_no_error_over_seeds():
 def test_equal_scores_keep_their_value_and_an_interval(score):
     result = pooled(np.full((3, 7), score))
     assert result.pass_rate == pytest.approx(score) and result.standard_error == pytest.approx(0)
-    assert 0 <= result.low <= result.pass_rate <= result.high <= 1
+    assert 0 <= result.low <= score <= result.high <= 1
     assert result.high - result.low > 0.3
 
 
@@ -58,7 +58,7 @@ def test_nothing_measured_says_nothing(shape):
 
 
 def test_a_missing_score_is_a_fault_of_ours():
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="score is missing"):
         pooled(np.array([[1.0, math.nan]]))
 
 
