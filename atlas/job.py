@@ -145,9 +145,14 @@ def _raised(check: Callable[[], None]) -> list[Problem]:
 
 
 def _data_problems(job: JobSpec) -> Iterator[Problem]:
-    split = job.evaluation.split
-    if getattr(job.dataset, f"{split}_size") == 0:
-        yield Problem(f"nothing to measure on: set dataset.{split}_size above 0", "evaluation.split")
+    if job.dataset.test_size == 0:
+        yield Problem("nothing to measure on: set dataset.test_size above 0", "evaluation.split")
+    if job.evaluation.split == "dev" and job.dataset.dev_size == 0:
+        yield Problem(
+            "nothing to measure on: set dataset.dev_size above 0, or evaluation.split: test to measure test on the way "
+            "and choose no checkpoint",
+            "evaluation.split",
+        )
     try:
         splits = job.dataset.check()
     except SpecError as error:

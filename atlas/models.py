@@ -234,12 +234,14 @@ def estimate_peak_bytes(job: "JobSpec") -> Estimate | None:
 def checkpoint_bytes(job: "JobSpec") -> int:
     """Disk space that a run's checkpoints take at most: each holds the trained weights and AdamW's two moments of them,
     one more than `keep_checkpoints` exists while it is saved, and the final export has the weights once more.
+    Where dev chooses, each of these checkpoints may name other weights as the best so far, which are kept with it.
     0 when nothing is trained or the model's config is not at hand."""
     student = describe(job.student)
     if student is None or job.training is None:
         return 0
     trained, trained_bytes = _trained(job, student, _weight_bytes(job.student, student, trained=True))
-    return trained * trained_bytes * (3 * (job.training.keep_checkpoints + 1) + 1)
+    weights_each = 4 if job.evaluation.split == "dev" else 3
+    return trained * trained_bytes * (weights_each * (job.training.keep_checkpoints + 1) + 1)
 
 
 def _weight_bytes(spec: ModelSpec, size: ModelSize, trained: bool) -> int:

@@ -31,7 +31,7 @@ CLOCKS = ("wall_seconds", "train_seconds", "gpu_seconds", "tokens_generated", "t
 """What every metric can be drawn over. `gpu_seconds` is train_seconds x devices; the CPU counts as one device."""
 
 
-HEADLINES = ("train/loss", "train/reward", "eval/pass_rate", "eval/teacher_pass_rate")
+HEADLINES = ("train/loss", "train/reward", "eval/pass_rate", "eval/teacher_pass_rate", "test/pass_rate")
 """The metrics that the worker's log shows as they come, for `atlas logs -f`."""
 
 
@@ -168,6 +168,21 @@ class Run:
         headlines = [f"{name} {float(shown[name]):.4g}" for name in HEADLINES if name in shown]
         if headlines:
             logger.info("step %d  %s", step, "  ".join(headlines))
+
+    def logged(self, name: str, step: int) -> dict[str, float] | None:
+        """The values of the line that logged this metric at this step, in any attempt; None if there is none, or if a
+        rewind has voided it."""
+        values = None
+        for line in (self.directory / "metrics.jsonl").read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # torn by a kill
+            if record.get("rewind", step) < step:
+                values = None
+            elif record.get("step") == step and name in record["values"]:
+                values = record["values"]
+        return values
 
     def log_samples(self, samples: Sequence[Sample], step: int, split: str) -> None:
         """Appends evaluated completions."""

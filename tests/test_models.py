@@ -140,7 +140,9 @@ def test_checkpoints_take_the_trained_weights_and_two_moments_each(tmp_path: Pat
         "training": {"max_steps": 1, "keep_checkpoints": 3},
     }
     parameters = describe(JobSpec.model_validate(job).student).parameters
-    assert checkpoint_bytes(JobSpec.model_validate(job)) == parameters * 4 * (3 * 4 + 1)
+    assert checkpoint_bytes(JobSpec.model_validate(job)) == parameters * 4 * (3 * 4 + 4 + 1), "4 sets of best weights"
+    on_test = job | {"evaluation": {"split": "test"}}
+    assert checkpoint_bytes(JobSpec.model_validate(on_test)) == parameters * 4 * (3 * 4 + 1)
     untrained = {key: value for key, value in job.items() if key != "training"} | {"method": {"type": "evaluate"}}
     assert checkpoint_bytes(JobSpec.model_validate(untrained)) == 0
     unknown = job | {"student": {"model": "org/not-cached"}}

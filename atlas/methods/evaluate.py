@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 class Evaluate(Method):
-    """Measures `student` on the held-out split: a baseline, or the teacher on the same problems."""
+    """Measures `student` as it is, on dev and on test (`evaluation.split: dev`) or on test alone: a baseline, or the
+    teacher on the same problems."""
 
     type: Literal["evaluate"] = "evaluate"
     trains: ClassVar[bool] = False

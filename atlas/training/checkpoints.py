@@ -2,6 +2,8 @@
 
 A checkpoint is written in `.staging`, described by a manifest with the sha256 of every file, synced to the disk, and
 only then renamed to `step-N`. Whatever a kill leaves behind is told from a whole one by reading it again.
+
+`best-step-N` holds the weights of the best evaluation on dev, and nothing to resume from.
 """
 
 import hashlib
@@ -52,6 +54,21 @@ def rotate(checkpoints: Path, keep: int) -> None:
     """Removes all but the newest `keep` checkpoints."""
     for step in sorted(_steps(checkpoints))[:-keep]:
         shutil.rmtree(checkpoints / f"step-{step}")
+
+
+def best_weights(checkpoints: Path, step: int) -> Path:
+    """Where the weights of a step are kept if that step was the best on dev when it was measured."""
+    return checkpoints / f"best-step-{step}"
+
+
+def rotate_best(checkpoints: Path, step: int) -> None:
+    """Removes the best weights of all steps but this one and those that a checkpoint's summary calls the best: a run
+    that is resumed from there needs them again."""
+    wanted = {best_weights(checkpoints, step).name}
+    wanted |= {best_weights(checkpoints, best).name for best in _best_steps(checkpoints)}
+    for weights in checkpoints.glob("best-step-*"):
+        if weights.name not in wanted:
+            shutil.rmtree(weights)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -140,6 +157,14 @@ def _describe(path: Path) -> dict[str, Any]:
 
 def _steps(checkpoints: Path) -> list[int]:
     return [step_of(path) for path in checkpoints.glob("step-*") if _STEP.fullmatch(path.name)]
+
+
+def _best_steps(checkpoints: Path) -> Iterator[int]:
+    for step in _steps(checkpoints):
+        try:
+            yield json.loads((checkpoints / f"step-{step}" / SUMMARY).read_text())["best"]["step"]
+        except (OSError, ValueError, KeyError):
+            continue  # a broken checkpoint: nothing will be resumed from it
 
 
 def _sync(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The pass rate on held-out problems, off the training clock."""
+"""The pass rate on held-out problems, off the training clock: dev on the way, to choose a checkpoint; test once."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from atlas.analysis.intervals import wilson
 from atlas.datasets.base import Example, Splits
 from atlas.errors import RunFailed
 from atlas.run import Run, Sample, Stopped
+from atlas.training import checkpoints
 from atlas.training.chat_template import check_chat_template
 from atlas.training.generation import Completion, generate
 from atlas.training.load import check_vocabulary, load_model, load_tokenizer, resolved_revision
@@ -28,30 +29,33 @@ def evaluate_only(run: Run) -> None:
     run.summary["revisions"] = {"student": resolved_revision(model)}
     evaluator.check_lengths(model)
     evaluator.student(model, step=0)
+    if evaluator.chooses:
+        evaluator.test(model, step=0)
 
 
 class Evaluator:
-    """Measures a model on the job's held-out problems and says when to do it.
+    """Measures a model on the job's held-out problems, says when to do it, and keeps the weights that were best.
 
-    What it found is in `run.summary`: `first`, `best`, `last` and `teacher`, each `{step, pass_rate, low, high,
-    train_seconds}`, and `split_fingerprint`. The summary is part of every checkpoint, so that a resumed run goes on.
+    What it found is in `run.summary`: `first`, `best`, `last`, `teacher` and `test`, each `{step, pass_rate, low, high,
+    train_seconds}`. The summary is part of every checkpoint, so that a resumed run goes on.
     """
 
     def __init__(self, run: Run, tokenizer: PreTrainedTokenizerBase, splits: Splits) -> None:
-        """Raises RunFailed(`bad_data`) if the split is empty."""
+        """Raises RunFailed(`bad_data`) if a split that is to be measured is empty."""
         self.run, self.tokenizer, self.spec = run, tokenizer, run.job.evaluation
+        self.chooses = self.spec.split == "dev"
+        """Whether the best checkpoint is chosen on dev and scored on test."""
+        for split in ("dev", "test") if self.chooses else ("test",):
+            if not getattr(splits, split):
+                raise RunFailed("bad_data", f"the {split} split holds no problems; set dataset.{split}_size above 0")
         self.examples = list(getattr(splits, self.spec.split)[: self.spec.max_problems])
-        if not self.examples:
-            raise RunFailed(
-                "bad_data",
-                f"evaluation.split {self.spec.split} holds no problems; set dataset.{self.spec.split}_size above 0",
-            )
-        run.summary["split_fingerprint"] = splits.fingerprint(self.spec.split)
+        """What is measured on the way."""
+        self.test_examples = list(splits.test) if self.chooses else []
 
     def check_lengths(self, model: PreTrainedModel) -> None:
         """Raises RunFailed(`bad_data`) if some problem does not fit into the model's context."""
-        limits = [self.spec.max_completion_length] * len(self.examples)
-        check_lengths(model, self.tokenizer, self.examples, limits)
+        examples = [*self.examples, *self.test_examples]
+        check_lengths(model, self.tokenizer, examples, [self.spec.max_completion_length] * len(examples))
 
     def due(self, step: int, last: bool) -> bool:
         """Whether the student is to be measured after this step; never twice at the same one."""
@@ -68,8 +72,9 @@ class Evaluator:
         )
 
     def student(self, model: PreTrainedModel, step: int) -> None:
-        """Logs `eval/*`, with the samples. Raises Stopped, having logged nothing, if the run is to stop."""
-        values, samples = self._measure(model)
+        """Logs `eval/*`, with the samples, and keeps the weights if they are the best so far on dev. Raises Stopped,
+        having logged nothing, if the run is to stop."""
+        values, samples = self._measure(model, self.examples, "evaluate")
         self.run.log({f"eval/{name}": value for name, value in values.items()}, step)
         self.run.log_samples(samples, step, self.spec.split)
         found = self._summary(values, step)
@@ -77,23 +82,54 @@ class Evaluator:
         summary["last"] = found
         summary.setdefault("first", found)
         if found["pass_rate"] > summary.setdefault("best", found)["pass_rate"]:
+            if self.chooses:
+                self._keep(model, step)
             summary["best"] = found
+
+    def test(self, model: PreTrainedModel, step: int) -> None:
+        """Scores the best weights, which the model holds, on all of test, unless an earlier attempt has done it. Logs
+        `test/*` at `step`, the run's last, and the samples at the step of the weights. Raises Stopped like `student`.
+        """
+        best = self.run.summary["best"]
+        values = self.run.logged("test/pass_rate", step)
+        if values is None:
+            found, samples = self._measure(model, self.test_examples, "test")
+            values = {f"test/{name}": value for name, value in (found | {"step": best["step"]}).items()}
+            self.run.log_samples(samples, best["step"], "test")
+            self.run.log(values, step)
+        self.run.summary["test"] = {
+            "step": best["step"],
+            "pass_rate": values["test/pass_rate"],
+            "low": values["test/pass_rate_low"],
+            "high": values["test/pass_rate_high"],
+            "train_seconds": best["train_seconds"],
+        }
 
     def teacher(self, model: PreTrainedModel) -> None:
         """Logs `eval/teacher_pass_rate` and its interval at step 0. Raises Stopped like `student`."""
-        values, _ = self._measure(model)
+        values, _ = self._measure(model, self.examples, "evaluate")
         names = ("pass_rate", "pass_rate_low", "pass_rate_high")
         self.run.log({f"eval/teacher_{name}": values[name] for name in names}, 0)
         self.run.summary["teacher"] = self._summary(values, 0)
 
-    def _measure(self, model: PreTrainedModel) -> tuple[dict[str, float], list[Sample]]:
+    def _keep(self, model: PreTrainedModel, step: int) -> None:
+        folder = self.run.checkpoints
+        with self.run.clock.phase("checkpoint", training=False):
+            checkpoints.rotate_best(folder, step)  # first, so that the disk never holds more than it must
+            staged = folder / checkpoints.STAGING / "best"
+            model.save_pretrained(staged)
+            checkpoints.publish(staged, checkpoints.best_weights(folder, step))
+
+    def _measure(
+        self, model: PreTrainedModel, examples: Sequence[Example], phase: str
+    ) -> tuple[dict[str, float], list[Sample]]:
         spec, run = self.spec, self.run
-        prompts = [render_prompt(self.tokenizer, example.messages) for example in self.examples]
+        prompts = [render_prompt(self.tokenizer, example.messages) for example in examples]
 
         def report(done: int, total: int) -> None:
             if run.stop_requested:
                 raise Stopped
-            run.progress("evaluate", done, total)
+            run.progress(phase, done, total)
 
         with run.clock.phase("evaluate", training=False):
             completions = generate(
@@ -109,10 +145,10 @@ class Evaluator:
             )
             samples = [
                 self._sample(example, completions[i * spec.num_samples + k], k)
-                for i, example in enumerate(self.examples)
+                for i, example in enumerate(examples)
                 for k in range(spec.num_samples)
             ]
-        return _statistics(samples, len(self.examples)), samples
+        return _statistics(samples, len(examples)), samples
 
     def _sample(self, example: Example, completion: Completion, number: int) -> Sample:
         verdict = self.run.job.dataset.grade(example, completion.text)

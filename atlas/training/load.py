@@ -53,20 +53,17 @@ def load_model(spec: ModelSpec, cache: Path, *, trainable: bool) -> PreTrainedMo
     `dtype: auto` is float32 for a student whose own weights are trained, and as stored otherwise, but never a half
     precision on a CPU, where it is slower than float32. Raises RunFailed as `load_tokenizer` does.
     """
-    source, options = _source(spec, cache), _hub_options(spec)
-    adapted = isinstance(spec, StudentSpec) and spec.lora is not None
-    dtype = _dtype(spec, fully_trained=trainable and not adapted)
-    with _explained(spec):
-        if isinstance(spec, StudentSpec) and spec.from_scratch:
-            config = AutoConfig.from_pretrained(source, **options)
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if dtype == "auto" else dtype)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
-    if spec.dtype == "auto" and device().type == "cpu" and model.dtype in _HALF:
-        model = model.float()
+    model = _read(spec, cache, trainable=trainable)
     _count_positions_from_mask(model)
     model.to(device())
     return model if trainable else model.requires_grad_(False).eval()
+
+
+def load_again(model: PreTrainedModel, spec: StudentSpec, cache: Path) -> None:
+    """Gives a trained model back the weights that `load_model` gave it, in place: a second model might not fit on the
+    device. For a student from scratch the caller sets the same seed before. Raises RunFailed as `load_tokenizer` does.
+    """
+    model.load_state_dict(_read(spec, cache, trainable=True).state_dict())
 
 
 def resolved_revision(model: PreTrainedModel) -> str | None:
@@ -127,6 +124,22 @@ def check_same_width(student: PreTrainedModel, teacher: PreTrainedModel) -> None
             f"the student has {widths[0]} logits and the teacher {widths[1]}; their distributions are over different "
             "sets, so choose a teacher of the student's width (different widths come in a later version)",
         )
+
+
+def _read(spec: ModelSpec, cache: Path, *, trainable: bool) -> PreTrainedModel:
+    """The model on the CPU."""
+    source, options = _source(spec, cache), _hub_options(spec)
+    adapted = isinstance(spec, StudentSpec) and spec.lora is not None
+    dtype = _dtype(spec, fully_trained=trainable and not adapted)
+    with _explained(spec):
+        if isinstance(spec, StudentSpec) and spec.from_scratch:
+            config = AutoConfig.from_pretrained(source, **options)
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if dtype == "auto" else dtype)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
+    if spec.dtype == "auto" and device().type == "cpu" and model.dtype in _HALF:
+        model = model.float()
+    return model
 
 
 def _token_by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, tuple[str, bool]]:

@@ -107,7 +107,8 @@ def planned_steps(spec: TrainingSpec, examples: int, prompts_per_step: int) -> i
 def fit(
     run: Run, trainer: Measured, prepared: Prepared, prompts_per_step: int, teacher: PreTrainedModel | None = None
 ) -> Path:
-    """Trains from the newest complete checkpoint, or from the start, to the planned step, and exports the model.
+    """Trains from the newest complete checkpoint, or from the start, to the planned step, exports the model, and scores
+    on test the checkpoint that was best on dev.
 
     Raises Stopped, after a checkpoint, if the run was asked to stop.
     """
@@ -129,9 +130,14 @@ def fit(
             raise Stopped
     else:
         trainer._load_from_checkpoint(str(checkpoint))
+        # Training measures in mixed precision on a GPU, and so does what is measured without it.
+        trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
         if prepared.evaluator.due(step, last=True):
             prepared.evaluator.student(trainer.model, step)
-    return _export(run, trainer, prepared.tokenizer)
+    exported = _export(run, trainer, prepared.tokenizer)
+    if prepared.evaluator.chooses:
+        _score_test(run, trainer, prepared)
+    return exported
 
 
 def _rewind(run: Run, checkpoint: Path | None, step: int) -> None:
@@ -152,6 +158,32 @@ def _export(run: Run, trainer: Measured, tokenizer: PreTrainedTokenizerBase) -> 
     trainer.model.save_pretrained(staged)
     tokenizer.save_pretrained(staged)
     return checkpoints.publish(staged, run.checkpoints / "final")
+
+
+def _score_test(run: Run, trainer: Measured, prepared: Prepared) -> None:
+    """Puts the weights that were best on dev into the model and scores them."""
+    run.progress("load")
+    best, last = run.summary["best"]["step"], run.step
+    weights = checkpoints.best_weights(run.checkpoints, best)
+    if weights.is_dir():
+        run.summary["best_checkpoint"] = str(weights)
+    elif 0 < best < last:
+        raise RunFailed(
+            "bad_checkpoint",
+            f"step {best} was the best on dev, but its weights {weights} are gone, so test cannot be scored; put them "
+            "back and `atlas resume` the run, or start over with `atlas rerun`",
+        )
+    with ExitStack() as without_adapter:
+        if best == 0 and prepared.lora:
+            without_adapter.enter_context(trainer.model.disable_adapter())
+        elif best == 0:
+            student = run.job.student
+            revision = run.summary["revisions"]["student"] or student.revision  # a branch may have moved on
+            set_seed(run.job.seed)
+            load.load_again(trainer.model, student.model_copy(update={"revision": revision}), prepared.cache)
+        elif best < last:
+            trainer._load_from_checkpoint(str(weights))
+        prepared.evaluator.test(trainer.model, last)
 
 
 def _scheduler(spec: TrainingSpec) -> str:

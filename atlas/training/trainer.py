@@ -96,6 +96,7 @@ class Measured(_Trainer):
             (staged / "training_args.bin").unlink()  # a pickle that nobody reads
             saved = checkpoints.commit(staged, run.checkpoints, step, run.clock.readings(), run.summary)
             checkpoints.rotate(run.checkpoints, run.job.training.keep_checkpoints)  # type: ignore[union-attr]
+            checkpoints.rotate_best(run.checkpoints, run.summary["best"]["step"])
         run.event("checkpoint", saved.name)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:

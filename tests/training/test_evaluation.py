@@ -5,7 +5,7 @@ from atlas.errors import RunFailed
 from atlas.run import Sample, Stopped
 from atlas.training.evaluation import Evaluator, _statistics
 
-from .tiny import Copying, character_tokenizer, lines, series, train
+from .tiny import Copying, character_tokenizer, lines, names, series, train
 
 EVALUATE = {"type": "evaluate"}
 
@@ -35,28 +35,48 @@ def test_rates_are_means_over_samples_and_the_interval_is_over_problems():
     assert low < wilson(2, 4)[0] and high > wilson(2, 4)[1]
 
 
-def test_evaluate_measures_at_step_0_and_trains_nothing(make_run):
-    run = make_run(EVALUATE, evaluation={"split": "dev", "max_problems": 3})
+def test_evaluate_measures_dev_and_then_all_of_test_at_step_0_and_trains_nothing(make_run):
+    run = make_run(EVALUATE, evaluation={"max_problems": 2})
     assert train(run) is None
-    [line] = [line for line in lines(run) if "values" in line]
+    dev, test = [line for line in lines(run) if "values" in line]
     samples = lines(run, "samples.jsonl")
-    assert line["step"] == run.planned_step == 0 and line["values"]["eval/problems"] == 3
-    assert [s["problem_id"] for s in samples] == ["row-0", "row-1", "row-2"] and {s["split"] for s in samples} == {
-        "dev"
-    }
-    assert line["values"]["eval/pass_rate"] == sum(s["correct"] for s in samples) / 3
-    assert line["values"]["eval/mean_tokens"] == sum(s["tokens"] for s in samples) / 3
-    assert line["clocks"]["train_seconds"] == 0 and not run.checkpoints.exists()
-    assert run.summary["split_fingerprint"] == Copying().load().fingerprint("dev")
+    assert [(s["split"], s["problem_id"]) for s in samples] == [
+        ("dev", "row-0"),
+        ("dev", "row-1"),
+        ("test", "row-12"),
+        ("test", "row-13"),
+        ("test", "row-14"),
+    ]
+    for line, split, prefix in ((dev, "dev", "eval"), (test, "test", "test")):
+        of_split = [s for s in samples if s["split"] == split]
+        assert line["step"] == run.planned_step == 0 and line["values"][f"{prefix}/problems"] == len(of_split)
+        assert line["values"][f"{prefix}/pass_rate"] == sum(s["correct"] for s in of_split) / len(of_split)
+        assert line["values"][f"{prefix}/mean_tokens"] == sum(s["tokens"] for s in of_split) / len(of_split)
+        assert line["clocks"]["train_seconds"] == 0
+    assert not run.checkpoints.exists()
     assert run.summary["first"] == run.summary["best"] == run.summary["last"]
-    assert run.summary["last"]["pass_rate"] == line["values"]["eval/pass_rate"]
+    assert run.summary["last"]["pass_rate"] == dev["values"]["eval/pass_rate"]
+    assert run.summary["test"]["pass_rate"] == test["values"]["test/pass_rate"]
+    assert run.summary["test"].keys() == run.summary["best"].keys() and test["values"]["test/step"] == 0
+
+
+def test_split_test_measures_nothing_else(make_run):
+    run = make_run(EVALUATE, evaluation={"split": "test", "max_problems": 2})
+    train(run)
+    assert [(s["split"], s["problem_id"]) for s in lines(run, "samples.jsonl")] == [
+        ("test", "row-12"),
+        ("test", "row-13"),
+    ]
+    assert series(run, "eval/problems") == {0: 2} and not [name for name in names(run) if name.startswith("test/")]
+    assert "test" not in run.summary
 
 
 def test_several_samples_of_a_problem_are_kept_apart(make_run):
     run = make_run(EVALUATE, evaluation={"temperature": 1.0, "num_samples": 3, "batch_size": 5})
     train(run)
     samples = lines(run, "samples.jsonl")
-    assert [(s["problem_id"], s["sample"]) for s in samples] == [(f"row-{i}", k) for i in range(4) for k in range(3)]
+    rows = [0, 1, 2, 3, 12, 13, 14]
+    assert [(s["problem_id"], s["sample"]) for s in samples] == [(f"row-{i}", k) for i in rows for k in range(3)]
     assert len({s["completion"] for s in samples}) > 4
 
 
@@ -74,6 +94,7 @@ def test_progress_is_shown_per_batch(make_run):
     train(run)
     shown = [line["progress"] for line in lines(run) if "progress" in line]
     assert [(p["step"], p["total"]) for p in shown if p["phase"] == "evaluate"] == [(0, 4), (3, 4), (4, 4)]
+    assert [(p["step"], p["total"]) for p in shown if p["phase"] == "test"] == [(0, 3), (3, 3)]
 
 
 def test_an_evaluation_that_is_stopped_logs_nothing(make_run):
@@ -84,11 +105,18 @@ def test_an_evaluation_that_is_stopped_logs_nothing(make_run):
     assert not [line for line in lines(run) if "values" in line] and not lines(run, "samples.jsonl")
 
 
-def test_an_empty_split_says_what_to_set(make_run):
-    run = make_run(EVALUATE)
+@pytest.mark.parametrize(
+    ("measured", "empty", "fails"),
+    [("dev", "dev", True), ("dev", "test", True), ("test", "test", True), ("test", "dev", False)],
+)
+def test_an_empty_split_says_what_to_set(make_run, measured, empty, fails):
+    run = make_run(EVALUATE, evaluation={"split": measured})
     splits = Copying().load()
-    object.__setattr__(splits, "test", [])
-    with pytest.raises(RunFailed, match=r"dataset\.test_size") as caught:
+    object.__setattr__(splits, empty, [])
+    if not fails:
+        Evaluator(run, character_tokenizer(), splits)
+        return
+    with pytest.raises(RunFailed, match=rf"dataset\.{empty}_size") as caught:
         Evaluator(run, character_tokenizer(), splits)
     assert caught.value.reason == "bad_data"
 
@@ -112,11 +140,11 @@ def test_it_is_due_every_so_many_steps_or_minutes_and_at_the_last(make_run):
 
 
 def test_the_summary_keeps_the_first_the_earliest_best_and_the_last(make_run, monkeypatch):
-    run = make_run({"type": "sft"})
+    run = make_run({"type": "sft"}, evaluation={"split": "test"})
     evaluator = Evaluator(run, character_tokenizer(), Copying().load())
     for step, correct in enumerate([1, 3, 3, 2]):
         measured = [sample(str(i), i < correct) for i in range(4)]
-        monkeypatch.setattr(evaluator, "_measure", lambda model, m=measured: (_statistics(m, 4), m))
+        monkeypatch.setattr(evaluator, "_measure", lambda *_, m=measured: (_statistics(m, 4), m))
         evaluator.student(None, step)
     steps = {name: run.summary[name]["step"] for name in ("first", "best", "last")}
     assert steps == {"first": 0, "best": 1, "last": 3}

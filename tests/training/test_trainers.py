@@ -301,8 +301,8 @@ def test_the_trained_model_loads_back_with_its_tokenizer(make_run, student, meth
     before = AutoModelForCausalLM.from_pretrained(student)
     assert not torch.equal(model.lm_head.weight, before.lm_head.weight)
     assert tokenizer.chat_template == character_tokenizer().chat_template
-    last = [line for line in lines(run, "samples.jsonl") if line["step"] == 4]
-    prompts = [render_prompt(tokenizer, example.messages) for example in Copying().load().test]
+    last = [line for line in lines(run, "samples.jsonl") if (line["step"], line["split"]) == (4, "dev")]
+    prompts = [render_prompt(tokenizer, example.messages) for example in Copying().load().dev]
     again = generation.generate(model.eval(), tokenizer, prompts, max_completion_length=6, batch_size=3)
     assert [c.text for c in again] == [line["completion"] for line in last]
 

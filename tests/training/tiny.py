@@ -72,8 +72,8 @@ class Copying(Dataset):
 
     def load(self) -> Splits:
         letters = "abcdefghijklmnopqrstuvwxyz"
-        examples = [self._example(i, letters[i % 26] * (1 + i % 3)) for i in range(self.rows + 4)]
-        return Splits(train=examples[4:], dev=examples[:4], test=examples[:4])
+        examples = [self._example(i, letters[i % 26] * (1 + i % 3)) for i in range(4 + self.rows + 3)]
+        return Splits(dev=examples[:4], train=examples[4:-3], test=examples[-3:])
 
     def _example(self, i: int, text: str) -> Example:
         messages = ({"role": "user", "content": f"copy {text}?"},)
