@@ -186,7 +186,7 @@ def _unknown_key(at: _Spot, model: type[Spec]) -> str:
     anywhere = {field.keys[-1]: field.path for field in reversed(list(walk(model)))}
     if guess := did_you_mean(key, list(anywhere)):
         return f"unknown key; did you mean '{anywhere[guess]}'?"
-    return f"unknown key; {dotted(parent) or 'a job'} has {', '.join(here)}"
+    return f"unknown key; {dotted(parent) or 'the file'} has {', '.join(here)}"
 
 
 def _missing(at: _Spot) -> str:

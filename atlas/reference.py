@@ -1,16 +1,17 @@
-"""The documentation of job files, made from the fields and their docstrings."""
+"""The documentation of job and experiment files, made from the fields and their docstrings."""
 
 import copy
 import inspect
 import json
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from atlas.diagnosis import did_you_mean
 from atlas.errors import SpecError
+from atlas.experiment import ExperimentSpec
 from atlas.fields import Documented, allowed_range, allows_env, options_of, sections_of, type_name, walk
 from atlas.job import JobSpec
 from atlas.spec import Spec
@@ -28,10 +29,12 @@ def explain(path: str = "") -> str:
     Raises SpecError with the nearest known name for an unknown path.
     """
     if path == "":
-        return "\n".join(["A job file.", "", *_children(walk(JobSpec), ()), "", f"extends: {EXTENDS}"])
+        job = ["A job file.", "", *_children(walk(JobSpec), ())]
+        experiment = ["", "An experiment file (kind: experiment).", "", *_children(_own_fields(), ())]
+        return "\n".join([*job, *experiment, "", f"extends: {EXTENDS}"])
     if path == "extends":
         return f"extends: text\n  {EXTENDS}"
-    fields = list(walk(JobSpec))
+    fields = [*walk(JobSpec), *_own_fields()]
     found = [field for field in fields if path in (field.path, _typed_path(field))]
     if found:
         return "\n\n".join(_explained(field) for field in found)
@@ -49,8 +52,9 @@ def explain(path: str = "") -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a job file for editors. A file that `extends` another may leave everything out."""
-    schema = _untitled(JobSpec.model_json_schema())
+    """JSON Schema (draft 2020-12) of a job or experiment file, for editors. A file that `extends` another may leave
+    everything out."""
+    schema, experiment = _untitled(JobSpec.model_json_schema()), _untitled(ExperimentSpec.model_json_schema())
     definitions = schema.pop("$defs")
     for definition in definitions.values():
         if "const" in definition.get("properties", {}).get("type", {}) and definition["properties"]["type"].get(
@@ -60,14 +64,27 @@ def json_schema() -> dict[str, Any]:
     job = {key: schema[key] for key in ("properties", "required")}
     definitions |= {f"Partial{name}": _partial(definition) for name, definition in definitions.items()}
     extends = {"extends": {"type": "string", "description": EXTENDS}}
+    definitions["PartialJob"] = {
+        "type": "object",
+        "properties": _partial(job)["properties"] | extends,
+        "additionalProperties": False,
+    }
+    partial_job: dict[str, Any] = {"$ref": "#/$defs/PartialJob"}
+    fields = experiment["properties"] | extends
+    fields["base"] |= {"type": ["string", "object"], "anyOf": [{"type": "string"}, partial_job]}
+    fields["arms"] |= {"additionalProperties": {"anyOf": [{"type": "null"}, partial_job]}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Atlas job",
+        "title": "Atlas job or experiment",
         "description": schema["description"],
         "type": "object",
-        "if": {"required": ["extends"]},
-        "then": {"properties": _partial(job)["properties"] | extends, "additionalProperties": False},
-        "else": job | {"additionalProperties": False},
+        "if": {"properties": {"kind": {"const": "experiment"}}, "required": ["kind"]},
+        "then": {"properties": fields, "additionalProperties": False},
+        "else": {
+            "if": {"required": ["extends"]},
+            "then": {"$ref": "#/$defs/PartialJob"},
+            "else": job | {"additionalProperties": False},
+        },
         "$defs": definitions,
     }
 
@@ -75,7 +92,7 @@ def json_schema() -> dict[str, Any]:
 def markdown() -> str:
     """The reference of all fields: `docs/spec-reference.md`."""
     lines = [
-        "# Job files",
+        "# Job and experiment files",
         "",
         "Made from the code by `atlas.reference.markdown()`; a test keeps it current.",
         "",
@@ -83,14 +100,24 @@ def markdown() -> str:
         "",
         "`--set a.b=c` on the command line sets one value; relative paths in it are relative to the current directory.",
         "",
+        "## Job files",
+        "",
         *_table(JobSpec, ()),
     ]
+    lines += ["", "## Experiment files", "", inspect.cleandoc(ExperimentSpec.__doc__ or ""), ""]
+    lines += _table(ExperimentSpec, ())
     for field in walk(JobSpec):
         for section in sections_of(field.info.annotation):
             name = type_name(section)
             title = f"`{field.path}`" + (f" with `type: {name}`" if name else "")
             lines += ["", f"## {title}", "", inspect.cleandoc(section.__doc__ or ""), "", *_table(section, field.keys)]
     return "\n".join(lines) + "\n"
+
+
+def _own_fields() -> Iterator[Documented]:
+    """What only an experiment file has."""
+    shared = set(JobSpec.model_fields)
+    return (field for field in walk(ExperimentSpec) if field.keys[0] not in shared)
 
 
 def _typed_path(field: Documented) -> str:
@@ -148,6 +175,10 @@ def _type_text(info: FieldInfo) -> str:
 def _annotation_text(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{choice}`" for choice in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        return _annotation_text(get_args(annotation)[0])
+    if get_origin(annotation) is dict:
+        return "a mapping"
     if get_origin(annotation) is list:
         return f"list of {_annotation_text(get_args(annotation)[0])}"
     if isinstance(annotation, type) and issubclass(annotation, Spec):

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,8 @@ def dotted(path: KeyPath) -> str:
 
 
 def read(path: Path | str, overrides: Sequence[str] = ()) -> Source:
-    """Reads a YAML file (`-` is the standard input), what it `extends`, and `a.b=c` overrides.
+    """Reads a YAML file (`-` is the standard input), what it `extends`, and `a.b=c` overrides. The `base` of an
+    experiment is read too, and overrides may reach into it.
 
     A mapping is merged key by key into that of the parent; anything else replaces it, and so does a mapping whose
     `type` is another, since its keys belong to that type. null removes a key of the parent. Overrides are merged last.
@@ -68,18 +69,38 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> Source:
     Raises UsageError if the file cannot be read, SpecError if it is no YAML mapping or newer than this Atlas.
     """
     first = _read_stdin() if str(path) == "-" else _read_file(str(path), Path.cwd())
-    file, chain = first, [first.label]
-    root = _parse_file(file)
-    layers = [root]
-    while (extends := root.children.get("extends")) is not None:
-        file = _read_parent(extends, file, chain)
-        chain.append(file.label)
-        root = _parse_file(file)
-        layers.append(root)
-    tree = _without_extends(layers.pop())
-    while layers:
-        tree = _merged(tree, _without_extends(layers.pop()))
-    return Source(_merged(tree, _overrides(overrides)), first.label, first.text)
+    chain = [first.label]
+    root = _with_base(_with_parents(_parse_file(first), chain), chain)
+    return Source(_with_base(merged(root, _overrides(overrides)), chain), first.label, first.text)
+
+
+def merged(base: Node, over: Node) -> Node:
+    """`over` on top of `base`, as `extends` merges them. Values keep the place they were written in."""
+    if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
+        return over
+    if "type" in base.value and "type" in over.value and base.value["type"].value != over.value["type"].value:
+        return over
+    values, key_places = dict(base.value), base.key_places | over.key_places
+    for key, node in over.value.items():
+        if key not in values:
+            values[key] = node
+        elif node.value is None:
+            del values[key]
+        else:
+            values[key] = merged(values[key], node)
+    return Node(values, base.place if over.place.line is None else over.place, key_places=key_places)
+
+
+def with_values(root: Node, values: Mapping[str, Node]) -> Node:
+    """A mapping with these keys instead of what it said of them."""
+    places = {key: node.place for key, node in values.items()}
+    return Node({**root.children, **values}, root.place, key_places=root.key_places | places)
+
+
+def without(root: Node, *keys: str) -> Node:
+    """A mapping that says nothing of these keys."""
+    kept = {key: node for key, node in root.children.items() if key not in keys}
+    return Node(kept, root.place, key_places=root.key_places)
 
 
 @dataclass(frozen=True)
@@ -146,44 +167,47 @@ def _parse_file(file: _File) -> Node:
     return root
 
 
-def _without_extends(root: Node) -> Node:
-    return Node({k: v for k, v in root.children.items() if k != "extends"}, root.place, key_places=root.key_places)
+def _with_parents(root: Node, chain: list[str]) -> Node:
+    """A mapping on top of what it `extends`. `chain`: the files that lead here."""
+    extends, own = root.children.get("extends"), without(root, "extends")
+    return own if extends is None else merged(_read_parents(extends, chain, "extends"), own)
 
 
-def _read_parent(extends: Node, child: _File, chain: list[str]) -> _File:
+def _with_base(root: Node, chain: list[str]) -> Node:
+    """An experiment with its `base` read: a path stands for the file, and a mapping may extend one."""
+    kind, base = root.children.get("kind"), root.children.get("base")
+    if kind is None or kind.value != "experiment" or base is None:
+        return root
+    if isinstance(base.value, str):
+        return with_values(root, {"base": _read_parents(base, chain, "base")})
+    if isinstance(base.value, dict):
+        return with_values(root, {"base": _with_parents(base, chain)})
+    return root
+
+
+def _read_parents(reference: Node, chain: list[str], path: str) -> Node:
+    """The file that `extends` or `base` names, on top of what that one extends."""
+    parent = _read_parent(reference, chain, path)
+    return _with_parents(_parse_file(parent), [*chain, parent.label])
+
+
+def _read_parent(reference: Node, chain: list[str], path: str) -> _File:
     def error(message: str) -> SpecError:
-        return SpecError([extends.place.problem(message, "extends")])
+        return SpecError([reference.place.problem(message, path)])
 
-    name = extends.value
-    if not isinstance(name, str) or not name or extends.trap:
-        raise error(extends.trap or f"expected the path of one YAML file, got {describe(extends)}")
+    name = reference.value
+    if not isinstance(name, str) or not name or reference.trap:
+        raise error(reference.trap or f"expected the path of one YAML file, got {describe(reference)}")
     if "${" in name:
         raise error("${env:NAME} is not replaced here; write the path")
     try:
-        parent = _read_file(name, child.folder)
+        parent = _read_file(name, getattr(name, "folder", Path.cwd()))
     except UsageError as unreadable:
         raise error(f"{unreadable}, relative to this one") from unreadable
     if parent.label in chain:
         circle = " -> ".join([*chain[chain.index(parent.label) :], parent.label])
         raise error(f"the files extend each other in a circle: {circle}")
     return parent
-
-
-def _merged(base: Node, over: Node) -> Node:
-    """`over` on top of `base`. Values keep the place they were written in."""
-    if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
-        return over
-    if "type" in base.value and "type" in over.value and base.value["type"].value != over.value["type"].value:
-        return over
-    values, key_places = dict(base.value), base.key_places | over.key_places
-    for key, node in over.value.items():
-        if key not in values:
-            values[key] = node
-        elif node.value is None:
-            del values[key]
-        else:
-            values[key] = _merged(values[key], node)
-    return Node(values, base.place if over.place.line is None else over.place, key_places=key_places)
 
 
 def _overrides(overrides: Sequence[str]) -> Node:

@@ -7,19 +7,22 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atlas import __version__
 from atlas.errors import SpecError, UsageError
+from atlas.executors.local import cores
+from atlas.experiment import Experiment
 from atlas.job import JobSpec
 from atlas.models import checkpoint_bytes
 from atlas.private import open_private
 from atlas.provenance import command_line, gpus, patch, project
 from atlas.source import Source
 from atlas.spec import is_local
-from atlas.store import RunRecord, Store, enqueue_arguments
+from atlas.store import ExperimentRecord, Membership, RunRecord, Store, enqueue_arguments, experiments
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,53 @@ def submit(store: Store, job: JobSpec, source: Source | None = None, force: bool
     Raises SpecError if this machine cannot ever run it.
     """
     _check_resources(job, store.home)
-    digest = content_digest(job)
     if not force:
-        earlier = _equal_run(store, digest)
+        earlier = equal_run(store, job)
         if earlier is not None:
             return Submission(earlier.id, earlier.state)
     run_id = f"{job.name}-{secrets.token_hex(3)}"
     run_dir = store.home / "runs" / run_id
     try:
-        document = _write_run_dir(run_dir, run_id, job, source, digest)
+        document = _write_run_dir(run_dir, run_id, job, source)
     except OSError as error:
         raise UsageError(f"cannot write {run_dir}: {error}; free some space or set ATLAS_HOME elsewhere") from error
     store.enqueue(**enqueue_arguments(document), run_dir=run_dir)
     return Submission(run_id)
+
+
+def submit_experiment(
+    store: Store, experiment: Experiment, force: bool = False
+) -> tuple[ExperimentRecord, list[Submission]]:
+    """Queues the runs of an experiment that `check_runs` has accepted, baselines first, and remembers which they are.
+
+    Without `force`, runs that are equal to earlier ones are not queued again; if all are, and the newest experiment of
+    this name has the same runs, that one is returned. Raises SpecError if this machine cannot run them all.
+    """
+    baselines, planned = experiment.baselines, experiment.runs
+    runs = [*baselines.values(), *planned]
+    _check_disk([run.job for run in runs if force or equal_run(store, run.job) is None], store.home)
+    submitted = {run.job.name: submit(store, run.job, run.source, force) for run in runs}
+    found = [submitted[run.job.name] for run in runs]
+    order = {arm: position for position, arm in enumerate(experiment.spec.arms)}
+    record = _record(
+        experiment,
+        runs=[
+            Membership(arm=run.arm, seed=run.seed, run_id=submitted[run.job.name].run_id)
+            for run in sorted(planned, key=lambda run: order[run.arm])
+        ],
+        baselines={role: submitted[run.job.name].run_id for role, run in baselines.items()},
+    )
+    for known in store.experiments():
+        if known.name == record.name:
+            same = (known.runs, known.baselines) == (record.runs, record.baselines)
+            if same:
+                return known, found
+            break
+    try:
+        experiments.write(store.home, record)
+    except OSError as error:
+        raise UsageError(f"cannot write the experiment to {store.home}: {error}; free some space") from error
+    return record, found
 
 
 def content_digest(job: JobSpec) -> str:
@@ -66,8 +103,9 @@ def content_digest(job: JobSpec) -> str:
     return digest.hexdigest()
 
 
-def _equal_run(store: Store, digest: str) -> RunRecord | None:
-    for run in store.runs_of_digest(digest):
+def equal_run(store: Store, job: JobSpec) -> RunRecord | None:
+    """A run of the same job and the same local files that need not be repeated."""
+    for run in store.runs_of_digest(content_digest(job)):
         if run.state in ("queued", "claimed", "running", "preempted", "succeeded"):
             return run
     return None
@@ -77,7 +115,17 @@ def _check_resources(job: JobSpec, home: Path) -> None:
     wanted, there = job.resources.gpus or 0, len(gpus())
     if wanted > there:
         raise SpecError(f"asks for {wanted} GPU, this machine has {there}; leave it out or set 0", "resources.gpus")
-    needed_bytes, free_bytes = checkpoint_bytes(job), shutil.disk_usage(home).free
+    wanted, there = job.resources.cpus or 0, len(cores())
+    if wanted > there:
+        raise SpecError(
+            f"asks for {wanted} CPU cores, {there} can be used here; lower it, or leave it out to use all of them",
+            "resources.cpus",
+        )
+    _check_disk([job], home)
+
+
+def _check_disk(jobs: Sequence[JobSpec], home: Path) -> None:
+    needed_bytes, free_bytes = sum(map(checkpoint_bytes, jobs)), shutil.disk_usage(home).free
     if needed_bytes > free_bytes:
         raise SpecError(
             f"{free_bytes / 1e9:.2f} GB are free at {home}, {needed_bytes / 1e9:.2f} GB are needed for checkpoints; "
@@ -86,7 +134,25 @@ def _check_resources(job: JobSpec, home: Path) -> None:
         )
 
 
-def _write_run_dir(run_dir: Path, run_id: str, job: JobSpec, source: Source | None, digest: str) -> dict[str, Any]:
+def _record(experiment: Experiment, runs: list[Membership], baselines: dict[str, str]) -> ExperimentRecord:
+    source, spec = experiment.source, experiment.spec
+    return ExperimentRecord(
+        id=f"{spec.name}-{secrets.token_hex(3)}",
+        name=spec.name,
+        submitted_at_seconds=time.time(),
+        atlas_version=__version__,
+        command=shlex.join(command_line(["atlas", *sys.argv[1:]])),
+        spec_file=source.file,
+        spec_text=source.text,
+        git=project(Path(source.file).absolute().parent),
+        spec=spec.model_dump(mode="json"),
+        differences={path: dict(values) for path, values in experiment.differences.items()},
+        runs=runs,
+        baselines=baselines,
+    )
+
+
+def _write_run_dir(run_dir: Path, run_id: str, job: JobSpec, source: Source | None) -> dict[str, Any]:
     """Creates the run directory and returns the content of its spec.json."""
     run_dir.mkdir(parents=True, mode=0o700)
     folder = Path(source.file).absolute().parent if source else Path.cwd()
@@ -96,7 +162,7 @@ def _write_run_dir(run_dir: Path, run_id: str, job: JobSpec, source: Source | No
             file.write(diff)
     document = {
         "run_id": run_id,
-        "digest": digest,
+        "digest": content_digest(job),
         "atlas_version": __version__,
         "submitted_at_seconds": time.time(),
         "command": shlex.join(command_line(["atlas", *sys.argv[1:]])),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from atlas.errors import AtlasError, SpecError
-from atlas.job import load_checked
+from atlas.experiment import load_checked
 
 NOT_HERE = {
     "V46": "there is no container executor yet",

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from atlas.errors import SpecError
-from atlas.job import JobSpec, check, load, load_checked
+from atlas.experiment import load_checked
+from atlas.job import JobSpec, check, load
 from atlas.reference import json_schema
 from atlas.source import read
 
@@ -80,7 +81,7 @@ COMMITTED = sorted((Path(__file__).parents[1] / "specs").rglob("*.yaml"))
 @pytest.mark.parametrize("path", COMMITTED, ids=[f"{path.parent.name}/{path.name}" for path in COMMITTED])
 def test_every_committed_spec_loads_and_fits_the_schema(path: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    load(path)
+    load_checked(path)
     assert jsonschema.Draft202012Validator(json_schema()).is_valid(read(path).root.plain())
 
 
@@ -92,7 +93,7 @@ FOUND = [
     ("method: {type: gkd, num_generations: 4}", "method.num_generations: unknown key of type gkd; type grpo has it"),
     ("name:", "name: expected text, got nothing (an empty value); write a value"),
     ("seed: null", "seed: expected a whole number, got nothing (null); leave the key out for its default"),
-    ("zzzz: 1", "zzzz: unknown key; a job has version, kind, name"),
+    ("zzzz: 1", "zzzz: unknown key; the file has version, kind, name"),
     ("student: {revision: main}", "a.yaml:2:1: student.model: required key is missing (Hub id"),
     ("student: a/b", "a.yaml:2:10: student: expected a mapping of keys, got the text 'a/b'"),
     (

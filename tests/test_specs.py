@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from atlas.cli.planning import differences
-from atlas.job import check, load
+from atlas.experiment import load_checked
+from atlas.job import load
 
 SPECS = Path(__file__).parents[1] / "specs"
 FILES = sorted(SPECS.rglob("*.yaml"))
@@ -13,7 +13,7 @@ FILES = sorted(SPECS.rglob("*.yaml"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SPECS)))
 def test_every_shipped_spec_loads_and_can_run(file):
-    check(load(file))
+    load_checked(file)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SPECS)))
@@ -27,11 +27,17 @@ def test_every_shipped_spec_points_the_editor_to_the_schema(file):
     ("folder", "allowed"),
     [("case_study", set()), ("quickstart", {"training.learning_rate"})],
 )
-def test_the_compared_jobs_differ_only_in_the_method_and_the_teacher(folder, allowed):
-    found = differences(load(SPECS / folder / "gkd.yaml"), load(SPECS / folder / "grpo.yaml"))
-    elsewhere = {path for path in found if path.split(".")[0] not in ("name", "method", "teacher")}
+def test_the_compared_arms_differ_only_in_the_method_and_the_teacher(folder, allowed):
+    experiment = load_checked(SPECS / folder / "experiment.yaml")
+    elsewhere = {path for path in experiment.differences if path.split(".")[0] not in ("method", "teacher")}
     assert elsewhere == allowed
-    assert "method.type" in found and "teacher.model" in found
+    assert list(experiment.spec.arms) == ["gkd", "grpo", "grpo_random", "grpo_format"]
+    assert experiment.spec.seeds == [0, 1, 2]
+    assert list(experiment.baselines) == ["student", "teacher"]
+    assert experiment.spec.allow_differences == []
+    rewards = {run.arm: run.job.method.rewards for run in experiment.runs if run.arm != "gkd"}
+    weights = {arm: (weight.answer, weight.format, weight.random) for arm, weight in rewards.items()}
+    assert weights == {"grpo": (1, 0, 0), "grpo_random": (0, 0, 1), "grpo_format": (0, 1, 0)}
 
 
 def test_the_case_study_is_the_one_that_was_published():

@@ -10,7 +10,9 @@ POLL_SECONDS = 0.5
 
 SpecPaths = Annotated[list[str], typer.Argument(metavar="SPEC...", help="Job files; - reads standard input.")]
 SpecPath = Annotated[str, typer.Argument(metavar="SPEC", help="A job file; - reads standard input.")]
-RunReference = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the start of one, or a job's name.")]
+RunReference = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id, the start of one, or a job's or experiment's name.")
+]
 RunReferences = Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or starts of them.")]
 Overrides = Annotated[
     list[str] | None,

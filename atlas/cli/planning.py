@@ -1,10 +1,15 @@
-"""What `atlas plan` shows: the resolved job, where it runs, how large it is, and what changed since last time."""
+"""What `atlas plan` shows: the resolved job, where it runs, how large it is, and what changed since last time; of an
+experiment its runs and what its arms differ in."""
 
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import typer
 
+from atlas.differences import differences
+from atlas.experiment import Experiment
 from atlas.job import JobSpec
 from atlas.models import describe, estimate_peak_bytes, fetch_config
 from atlas.spec import ModelSpec
@@ -50,6 +55,79 @@ def print_plan(plan: dict[str, Any]) -> None:
         typer.echo(f"          {path}: {before!r} -> {now!r}")
 
 
+def plan_of_experiment(experiment: Experiment) -> dict[str, Any]:
+    """The plan as a JSON document."""
+    runs = [*experiment.baselines.values(), *experiment.runs]
+    reference = {run.arm: run.job for run in reversed(experiment.runs)}
+    for spec in {job.student.model: job.student for job in reference.values()}.values():
+        fetch_config(spec)
+    earlier = _earlier_runs([run.job for run in runs])
+    return {
+        "experiment": experiment.spec.model_dump(mode="json"),
+        "runs": [
+            {"name": run.job.name, "arm": run.arm, "seed": run.seed, "earlier": earlier[run.job.name]} for run in runs
+        ],
+        "runs_on": _place(experiment.runs[0].job),
+        "estimated_peak_bytes": {arm: _peak(job) for arm, job in reversed(reference.items())},
+        "differences": experiment.differences,
+    }
+
+
+def print_plan_of_experiment(plan: dict[str, Any]) -> None:
+    """The plan for a person."""
+    spec, runs = plan["experiment"], plan["runs"]
+    new = [run for run in runs if run["earlier"] is None]
+    baselines = len(runs) - len(spec["arms"]) * len(spec["seeds"])
+    typer.echo(
+        f"{spec['name']}: {len(spec['arms'])} arms x {len(spec['seeds'])} seeds + {baselines} baselines = "
+        f"{len(runs)} runs, {len(new)} of them new"
+    )
+    for run in runs:
+        earlier = run["earlier"]
+        typer.echo(f"  {run['name']:<40} {'new' if earlier is None else f'{earlier[1]} as {earlier[0]}'}")
+    budget = {limit: value for limit, value in (spec["budget"] or {}).items() if value is not None}
+    typer.echo(
+        f"\nbudget    {', '.join(f'{value:g} {limit}' for limit, value in budget.items()) or 'none'} for each run"
+    )
+    typer.echo(f"runs on   {plan['runs_on']}")
+    for arm, peak in plan["estimated_peak_bytes"].items():
+        typer.echo(
+            f"memory    {arm}: {_gigabytes(peak['total_bytes']) if peak else 'unknown without the model configs'}"
+        )
+    typer.echo("\nthe arms differ in this and nothing else:")
+    print_differences(plan["differences"])
+
+
+def print_differences(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """A table of fields x arms."""
+    from rich.table import Table
+
+    from atlas.cli.tables import console_for
+
+    if not found:
+        typer.echo("  nothing")
+        return
+    table = Table(box=None, pad_edge=True)
+    for column in ("field", *next(iter(found.values()))):
+        table.add_column(column, overflow="fold")
+    for path, values in found.items():
+        table.add_row(path, *("-" if value is None else str(value) for value in values.values()))
+    console_for(sys.stdout).print(table, markup=False, highlight=False)
+
+
+def _earlier_runs(jobs: list[JobSpec]) -> dict[str, tuple[str, str] | None]:
+    """Job name -> id and state of the equal run that `submit` would not repeat."""
+    from atlas.cli.stores import settled_store
+    from atlas.store import home_from_environment
+    from atlas.submission import equal_run
+
+    if not (home_from_environment() / "atlas.db").exists():
+        return {job.name: None for job in jobs}
+    store = settled_store()
+    found = {job.name: equal_run(store, job) for job in jobs}
+    return {name: None if run is None else (run.id, run.state) for name, run in found.items()}
+
+
 def _place(job: JobSpec) -> str:
     from atlas.provenance import gpus
 
@@ -81,22 +159,6 @@ def _last_run(job: JobSpec) -> dict[str, Any] | None:
         return None
     earlier = JobSpec.model_validate_json(store.spec(run.id))
     return {"id": run.id, "state": run.state, "differences": differences(earlier, job)}
-
-
-def differences(before: JobSpec, now: JobSpec) -> dict[str, tuple[Any, Any]]:
-    """Path of every field that differs -> (before, now). A field that one side lacks is None there."""
-    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
-    return {path: (old.get(path), new.get(path)) for path in sorted(old | new) if old.get(path) != new.get(path)}
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _gigabytes(number: int) -> str:

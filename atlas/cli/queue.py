@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from atlas.errors import UsageError
 
 if TYPE_CHECKING:
     from atlas.store import Store
+    from atlas.submission import Submission
 
 Detach = Annotated[
     bool, typer.Option("--detach", help="Return once the job is started (or queued) instead of following.")
@@ -25,26 +27,39 @@ def submit(
     detach: Detach = False,
     as_json: Json = False,
 ) -> None:
-    """Check the jobs, queue them, run them, and follow them to their end. Ctrl-C detaches; the jobs go on."""
+    """Check jobs and experiments, queue their runs, and follow them to their end. Ctrl-C detaches; the runs go on."""
     from atlas.cli.stores import open_store
-    from atlas.job import checked
+    from atlas.experiment import Experiment, checked
     from atlas.source import read
     from atlas.submission import submit as queue_job
+    from atlas.submission import submit_experiment
 
     sources = [read(spec, overrides or []) for spec in specs]
-    jobs = [checked(source) for source in sources]  # all of them before any is queued
+    loaded = [checked(source) for source in sources]  # all of them before any is queued
     store = open_store()
-    references = []
-    for spec, source, job in zip(specs, sources, jobs, strict=True):
-        submission = queue_job(store, job, source, force)
-        references.append(submission.run_id)
-        if submission.earlier_state == "succeeded":
-            typer.echo(f"{spec}: nothing changed since {submission.run_id} succeeded; --force to run again", err=True)
-        elif submission.earlier_state:
-            typer.echo(f"{spec}: already {submission.earlier_state} as {submission.run_id}", err=True)
+    run_ids: list[str] = []
+    experiments: list[str] = []
+    for spec, source, job in zip(specs, sources, loaded, strict=True):
+        if isinstance(job, Experiment):
+            record, submissions = submit_experiment(store, job, force)
+            experiments.append(record.id)
+            typer.echo(f"{spec}: experiment {record.id}", err=True)
         else:
-            typer.echo(f"{spec}: queued as {submission.run_id}", err=True)
-    _run_to_the_end(store, references, detach, as_json)
+            submissions = [queue_job(store, job, source, force)]
+        for submission in submissions:
+            _say_what_became_of(submission, spec)
+            run_ids.append(submission.run_id)
+    _run_to_the_end(store, run_ids, detach, as_json, experiments)
+
+
+def _say_what_became_of(submission: "Submission", spec: str) -> None:
+    run_id, earlier = submission.run_id, submission.earlier_state
+    if earlier is None:
+        typer.echo(f"{spec}: queued as {run_id}", err=True)
+    elif earlier == "succeeded":
+        typer.echo(f"{spec}: nothing changed since {run_id} succeeded; --force to run again", err=True)
+    else:
+        typer.echo(f"{spec}: already {earlier} as {run_id}", err=True)
 
 
 def up(
@@ -64,14 +79,13 @@ def up(
 
 
 def cancel(references: RunReferences) -> None:
-    """Stop runs: a running one writes a checkpoint first, then stops."""
-    from atlas.cli.stores import open_store
+    """Stop runs, or all runs of an experiment: a running one writes a checkpoint first, then stops."""
+    from atlas.cli.stores import named_runs, open_store
     from atlas.scheduler import settle
     from atlas.store import AT_REST
 
     store = open_store()
-    for reference in references:
-        run = store.run(reference)
+    for run in named_runs(store, references):
         if run.state in AT_REST:
             typer.echo(f"{run.id} is {run.state} already; there is nothing to stop")
             continue
@@ -82,15 +96,22 @@ def cancel(references: RunReferences) -> None:
 
 
 def resume(reference: RunReference, detach: Detach = False, as_json: Json = False) -> None:
-    """Continue a run that failed, was killed or cancelled, from its last complete checkpoint."""
-    from atlas.cli.stores import settled_store
+    """Continue a run that failed, was killed or cancelled, from its last complete checkpoint; or all of an experiment."""
+    from atlas.cli.stores import named_runs, settled_store
+    from atlas.store import RESUMABLE
 
     store = settled_store()
-    run = store.run(reference)
-    if not (Path(run.run_dir) / "spec.json").exists():
-        raise UsageError(f"{run.run_dir} is gone or empty; put it back, or start over with `atlas rerun {run.id}`")
-    store.resume(run.id)
-    _run_to_the_end(store, [run.id], detach, as_json)
+    runs = named_runs(store, [reference])
+    if len(runs) > 1:
+        runs = [run for run in runs if run.state in RESUMABLE]
+    if not runs:
+        raise UsageError(f"no run of {reference} failed, was cancelled or lost: there is nothing to resume")
+    for run in runs:
+        if not (Path(run.run_dir) / "spec.json").exists():
+            raise UsageError(f"{run.run_dir} is gone or empty; put it back, or start over with `atlas rerun {run.id}`")
+    for run in runs:
+        store.resume(run.id)
+    _run_to_the_end(store, [run.id for run in runs], detach, as_json)
 
 
 def rerun(reference: RunReference, detach: Detach = False, as_json: Json = False) -> None:
@@ -108,8 +129,11 @@ def rerun(reference: RunReference, detach: Detach = False, as_json: Json = False
     _run_to_the_end(store, [submission.run_id], detach, as_json)
 
 
-def _run_to_the_end(store: "Store", run_ids: list[str], detach: bool, as_json: bool) -> None:
-    """Starts what fits, follows, prints the table, and exits with the worst run's code."""
+def _run_to_the_end(
+    store: "Store", run_ids: list[str], detach: bool, as_json: bool, experiments: Sequence[str] = ()
+) -> None:
+    """Starts what fits, follows, prints what the runs (or the experiments that they are of) reached, and exits with the
+    worst run's code."""
     from atlas.cli.follow import follow
     from atlas.cli.tables import exit_code, print_comparison, run_document
     from atlas.scheduler import tick

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ def list_runs(
     name: Annotated[str | None, typer.Option(help="Only runs of this job name.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only runs with this tag.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 50,
+    experiments: Annotated[bool, typer.Option("--experiments", help="List experiments instead of runs.")] = False,
     as_json: Json = False,
 ) -> None:
     """List runs, newest first."""
@@ -30,6 +32,9 @@ def list_runs(
     if state is not None and state not in STATES:
         raise UsageError(f"--state {state!r} is no state of a run; expected one of {', '.join(STATES)}")
     store = settled_store()
+    if experiments:
+        _list_experiments(store, [state, name, tag], limit, as_json)
+        return
     runs = store.runs(states=(state,) if state else None, name=name, tag=tag, limit=limit)
     if as_json:
         typer.echo(json.dumps([run_document(store, run) for run in runs], indent=2))
@@ -127,6 +132,36 @@ def _print_runs(store: "Store", runs: "list[RunRecord]") -> None:
             f"{_known(run.step, '-')}/{_known(run.planned_steps, '?')}",
             rate_with_interval(store.latest(run.id)),
             duration(time.time() - run.created_seconds),
+        )
+    console_for(sys.stdout).print(table)
+
+
+def _list_experiments(store: "Store", filters: list[str | None], limit: int, as_json: bool) -> None:
+    from rich.table import Table
+
+    from atlas.cli.tables import console_for, duration
+
+    if any(filters):
+        raise UsageError("--experiments lists all experiments; --state, --name and --tag choose runs: leave one out")
+    records = store.experiments()[:limit]
+    if as_json:
+        typer.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=2))
+        return
+    if not records:
+        typer.echo("no experiments; `atlas submit SPEC` with `kind: experiment` starts one", err=True)
+        return
+    states = {run.id: run.state for run in store.runs()}
+    table = Table(box=None, pad_edge=False)
+    for column in ("experiment", "arms", "seeds", "runs", "age"):
+        table.add_column(column, overflow="fold")
+    for record in records:
+        counts = Counter(states.get(run_id, "gone") for run_id in record.run_ids)
+        table.add_row(
+            record.id,
+            ", ".join(record.spec["arms"]),
+            ", ".join(map(str, record.spec["seeds"])),
+            ", ".join(f"{count} {state}" for state, count in counts.items()),
+            duration(time.time() - record.submitted_at_seconds),
         )
     console_for(sys.stdout).print(table)
 

@@ -1,4 +1,4 @@
-"""Commands that read job files and change nothing: check, plan."""
+"""Commands that read job and experiment files and change nothing: check, plan."""
 
 import json
 from dataclasses import asdict
@@ -11,8 +11,8 @@ from atlas.errors import Problem, SpecError, UsageError
 
 
 def check(specs: SpecPaths, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Say whether the job files can be run, and everything that is wrong with them."""
-    from atlas.job import load_checked
+    """Say whether the files can be run, and everything that is wrong with them."""
+    from atlas.experiment import load_checked
 
     report: list[dict[str, Any]] = []
     for spec in specs:
@@ -38,12 +38,19 @@ def check(specs: SpecPaths, overrides: Overrides = None, as_json: Json = False) 
 
 
 def plan(spec: SpecPath, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Show what would run: the resolved job, where, its size, and what changed since the last run of that name."""
-    from atlas.cli.planning import plan_of, print_plan
-    from atlas.job import load_checked
+    """Show what would run: the resolved job, where, its size, and what changed since the last run of that name.
 
-    job_plan = plan_of(load_checked(spec, overrides or []))
+    Of an experiment: its runs, and every field in which its arms differ.
+    """
+    from atlas.cli.planning import plan_of, plan_of_experiment, print_plan, print_plan_of_experiment
+    from atlas.experiment import Experiment, load_checked
+
+    loaded = load_checked(spec, overrides or [])
+    is_experiment = isinstance(loaded, Experiment)
+    found = plan_of_experiment(loaded) if isinstance(loaded, Experiment) else plan_of(loaded)
     if as_json:
-        typer.echo(json.dumps(job_plan, indent=2))
+        typer.echo(json.dumps(found, indent=2))
+    elif is_experiment:
+        print_plan_of_experiment(found)
     else:
-        print_plan(job_plan)
+        print_plan(found)

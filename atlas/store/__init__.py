@@ -7,12 +7,13 @@ from atlas.store.database import home_from_environment
 from atlas.store.experiments import ExperimentRecord, Membership
 from atlas.store.models import EventRecord, RunRecord, SampleRecord
 from atlas.store.reindex import enqueue_arguments, reindex
-from atlas.store.states import AT_REST, ENDED, STATES
+from atlas.store.states import AT_REST, ENDED, RESUMABLE, STATES
 from atlas.store.store import StaleFence, Store
 
 __all__ = [
     "AT_REST",
     "ENDED",
+    "RESUMABLE",
     "STATES",
     "EventRecord",
     "ExperimentRecord",

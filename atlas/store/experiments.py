@@ -49,6 +49,11 @@ class ExperimentRecord(BaseModel):
     baselines: dict[str, str]
     """`student`, `teacher` -> run id."""
 
+    @property
+    def run_ids(self) -> list[str]:
+        """Of all runs, baselines first."""
+        return [*self.baselines.values(), *(run.run_id for run in self.runs)]
+
 
 def write(home: Path, record: ExperimentRecord) -> None:
     """Writes the record of a new experiment, atomically. Raises OSError if it cannot."""
