@@ -15,6 +15,7 @@ from typing import Any
 
 from atlas.errors import REASONS, AtlasError, StoreError
 from atlas.executors.base import Executor
+from atlas.executors.local import cores
 from atlas.failure import reason_in_log
 from atlas.job import JobSpec
 from atlas.private import open_private
@@ -163,28 +164,67 @@ def _start_what_fits(store: Store, gpus: Sequence[int] | None) -> None:
     if not waiting:
         return  # the GPUs are not asked for in every round of a long run
     gpus = [gpu.index for gpu in installed_gpus()] if gpus is None else gpus
+    machine, cpu_is_full = cores(), False
     for queued in reversed(waiting):  # oldest first
-        taken = [run.gpus for run in store.runs(states=ACTIVE)]
-        free = [gpu for gpu in gpus if not any(gpu in indices for indices in taken)]
         job = _job(store, queued)
         wanted = job.resources.gpus if job.resources.gpus is not None else min(1, len(gpus))
-        cpu_is_busy = any(not indices for indices in taken)
-        if wanted > len(free) or (wanted == 0 and cpu_is_busy):
+        if wanted:
+            free = _free_gpus(store, gpus)
+            if wanted <= len(free):
+                _start(store, queued, job, free[:wanted], [])
             continue
-        run = store.claim(f"{socket.gethostname()}:{os.getpid()}", queued.id)
-        if run is not None:
-            _launch(store, run, job, free[:wanted])
+        needed = job.resources.cpus or len(machine)
+        free = [] if cpu_is_full else _free_cores(store, machine)
+        if needed > len(machine):
+            _refuse(store, queued, f"asks for {needed} CPU cores, {len(machine)} can be used here")
+        elif needed > len(free):
+            cpu_is_full = True  # for younger runs too: small ones could keep a large one waiting for ever
+        else:
+            _start(store, queued, job, [], free[: job.resources.cpus or 0])
 
 
-def _launch(store: Store, run: RunRecord, job: JobSpec, gpus: Sequence[int]) -> None:
+def _free_gpus(store: Store, gpus: Sequence[int]) -> list[int]:
+    taken = {gpu for run in store.runs(states=ACTIVE) for gpu in run.gpus}
+    return [gpu for gpu in gpus if gpu not in taken]
+
+
+def _free_cores(store: Store, machine: Sequence[int]) -> list[int]:
+    """The executor is asked and not the job, so that a scheduler that was started again knows which cores they are."""
+    taken: set[int] = set()
+    for run in store.runs(states=ACTIVE):
+        if run.gpus:
+            continue
+        held = _executor(store, run).cpus(run.handle) if run.handle else []
+        if not held:
+            return []  # it uses all of them
+        taken.update(held)
+    return [core for core in machine if core not in taken]
+
+
+def _start(store: Store, queued: RunRecord, job: JobSpec, gpus: Sequence[int], cpus: Sequence[int]) -> None:
+    run = _claim(store, queued)
+    if run is None:
+        return
     run_dir = Path(run.run_dir)
     _put_old_result_away(run_dir, run.fence)
     try:
-        handle = job.executor.launch(run_dir, gpus)
+        handle = job.executor.launch(run_dir, gpus, cpus)
     except (AtlasError, OSError) as error:
         store.finish(run.id, run.fence, "failed", reason="launch_failed", message=str(error))
         return
     store.started(run.id, run.fence, handle, gpus)
+
+
+def _refuse(store: Store, queued: RunRecord, message: str) -> None:
+    """It was accepted elsewhere, or with more cores: waiting for ever would say nothing and hold up the others."""
+    run = _claim(store, queued)
+    if run is not None:
+        message += f"; `atlas resume {run.id}` where there are enough, or submit it again with fewer"
+        store.finish(run.id, run.fence, "failed", reason="launch_failed", message=message)
+
+
+def _claim(store: Store, queued: RunRecord) -> RunRecord | None:
+    return store.claim(f"{socket.gethostname()}:{os.getpid()}", queued.id)
 
 
 def _put_old_result_away(run_dir: Path, fence: int) -> None:

@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 from types import FrameType
 
-from atlas.executors.local import process_handle
+from atlas.executors.local import keep_to_cores, process_handle
 from atlas.failure import reason_of
 from atlas.monitors import wandb
 from atlas.private import open_private
@@ -119,6 +119,7 @@ def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)  # trl's and transformers' words to each other would bury the rest
     if len(sys.argv) != 2:
         sys.exit("usage: python -m atlas.worker RUN_DIR")
+    keep_to_cores()
     sys.exit(work(Path(sys.argv[1])))
 
 

@@ -9,13 +9,13 @@ import pytest
 
 from atlas.errors import ExecutorError
 from atlas.executors import LocalExecutor
-from atlas.executors.local import process_handle
+from atlas.executors.local import cores, process_handle
 
 
 def test_a_missing_python_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(ExecutorError, match=r"/no/such/python"):
-        LocalExecutor().launch(tmp_path, [])
+        LocalExecutor().launch(tmp_path, [], [])
 
 
 def test_setting_the_clock_does_not_make_a_worker_look_dead(monkeypatch):
@@ -54,7 +54,26 @@ def test_a_file_of_the_users_folder_does_not_take_a_modules_place(tmp_path, monk
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')")
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path)
-    handle = LocalExecutor().launch(tmp_path / "run", [])
+    handle = LocalExecutor().launch(tmp_path / "run", [], [])
     os.waitpid(int(handle.split(":")[0]), 0)
     log = (tmp_path / "run/worker.log").read_text()
     assert "spec.json" in log and "the wrong json" not in log
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system lets no process choose its cores")
+@pytest.mark.parametrize("told", [True, False])
+def test_a_worker_keeps_to_its_cores_before_torch_is_imported(tmp_path, told):
+    core = max(cores())
+    script = (
+        "import os, sys; from pathlib import Path; from atlas import worker\n"
+        "worker.work = lambda run_dir: print(sorted(os.sched_getaffinity(0)), 'torch' in sys.modules) or 0\n"
+        f"sys.argv[1:] = [{str(tmp_path)!r}]; worker.main()"
+    )
+    seen = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"ATLAS_CPUS": str(core) if told else ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert seen.stdout.strip() == f"{[core] if told else cores()} False"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from atlas import scheduler
-from atlas.errors import ExecutorError
+from atlas.errors import ExecutorError, SpecError
 from atlas.executors import LocalExecutor
 from atlas.job import JobSpec
 from atlas.scheduler import GRACE_SECONDS, scheduler_lock, settle, tick
@@ -27,15 +27,17 @@ class Workers:
     """Stands in for the processes of the local executor."""
 
     def __init__(self, monkeypatch):
-        self.alive, self.launched, self.terminated = set(), [], []
-        monkeypatch.setattr(LocalExecutor, "launch", lambda _, run_dir, gpus: self.launch(run_dir, gpus))
+        self.alive, self.launched, self.terminated, self.cores = set(), [], [], {}
+        monkeypatch.setattr(LocalExecutor, "launch", lambda _, *arguments: self.launch(*arguments))
+        monkeypatch.setattr(LocalExecutor, "cpus", lambda _, handle: self.cores[handle])
         monkeypatch.setattr(LocalExecutor, "alive", lambda _, handle: handle in self.alive)
         monkeypatch.setattr(
             LocalExecutor, "terminate", lambda _, handle, force=False: self.terminated.append((handle, force))
         )
 
-    def launch(self, run_dir, gpus):
+    def launch(self, run_dir, gpus, cpus):
         handle = f"{len(self.launched) + 1}:0"
+        self.cores[handle] = list(cpus)
         self.launched.append((Path(run_dir), list(gpus)))
         self.alive.add(handle)
         return handle
@@ -92,6 +94,92 @@ def test_each_gpu_runs_one_job_and_a_cpu_job_does_not_wait_for_them(store, worke
     workers.die(1, state="succeeded")
     tick(store, gpus=[4, 5])
     assert workers.launched[-1][1] == [4]
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    monkeypatch.setattr(scheduler, "cores", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr("atlas.submission.cores", lambda: [0, 1, 2, 3])
+
+
+def queue_on_cores(store, *wanted):
+    """One CPU run for each number of cores; None is a run that does not say."""
+    earlier = len(store.runs())
+    return [queue(store, earlier + i, resources={"gpus": 0, "cpus": cpus}) for i, cpus in enumerate(wanted)]
+
+
+def states(store, ids):
+    return [store.run(run_id).state for run_id in ids]
+
+
+def test_cpu_runs_are_side_by_side_each_on_cores_of_its_own(store, workers, four_cores):
+    ids = queue_on_cores(store, 1, 2, 1, 1)
+    tick(store, gpus=[])
+    assert states(store, ids) == ["running", "running", "running", "queued"]
+    assert workers.cores == {"1:0": [0], "2:0": [1, 2], "3:0": [3]}
+    workers.die(2, state="succeeded")
+    ids += queue_on_cores(store, 1)
+    tick(store, gpus=[])
+    assert states(store, ids) == ["running", "succeeded", "running", "running", "running"]
+    assert (workers.cores["4:0"], workers.cores["5:0"]) == ([1], [2])
+
+
+def test_a_scheduler_that_is_started_again_knows_which_cores_are_taken(store, workers, four_cores):
+    queue_on_cores(store, 1, 1)
+    tick(store, gpus=[])
+    workers.die(1, state="succeeded")
+    tick(store, gpus=[])
+    queue_on_cores(store, 3)
+    again = Store.open(store.home)
+    tick(again, gpus=[])
+    assert workers.cores["3:0"] == [0, 2, 3]
+
+
+def test_a_cpu_run_that_does_not_say_has_the_whole_cpu(store, workers, four_cores):
+    first, whole, last = queue_on_cores(store, 1, None, 1)
+    tick(store, gpus=[])
+    assert states(store, [first, whole, last]) == ["running", "queued", "queued"]
+    workers.die(1, state="succeeded")
+    tick(store, gpus=[])
+    assert states(store, [whole, last]) == ["running", "queued"]
+    assert workers.cores["2:0"] == [], "it is bound to no core"
+    workers.die(2, state="succeeded")
+    tick(store, gpus=[])
+    assert store.run(last).state == "running"
+
+
+def test_small_runs_do_not_overtake_an_older_one_that_waits_for_cores(store, workers, four_cores):
+    ids = queue_on_cores(store, 2, 3, 1)
+    gpu = queue(store, 9)
+    tick(store, gpus=[0])
+    assert states(store, ids) == ["running", "queued", "queued"]
+    assert store.run(gpu).state == "running", "the GPUs are not its business"
+    workers.die(1, state="succeeded")
+    tick(store, gpus=[0])
+    assert states(store, ids) == ["succeeded", "running", "running"]
+
+
+def test_runs_on_gpus_take_no_cores(store, workers, four_cores):
+    queue(store)
+    tick(store, gpus=[0])
+    (cpu,) = queue_on_cores(store, 4)
+    tick(store, gpus=[0])
+    assert store.run(cpu).state == "running"
+
+
+def test_more_cores_than_there_are_is_refused_at_submit(store, four_cores):
+    with pytest.raises(SpecError, match=r"asks for 5 CPU cores, 4 can be used here; lower it") as caught:
+        queue_on_cores(store, 5)
+    assert caught.value.problems[0].path == "resources.cpus" and store.runs() == []
+
+
+def test_a_queued_run_that_can_never_have_its_cores_fails_and_holds_nobody_up(store, workers, four_cores, monkeypatch):
+    large, small = queue_on_cores(store, 4, 1)
+    monkeypatch.setattr(scheduler, "cores", lambda: [0, 1])
+    tick(store, gpus=[])
+    assert states(store, [large, small]) == ["failed", "running"]
+    run = store.run(large)
+    assert run.reason == "launch_failed" and "asks for 4 CPU cores, 2 can be used here" in run.message
 
 
 def test_metrics_written_just_before_death_are_not_lost(store, workers):
@@ -202,7 +290,7 @@ def test_a_resumed_run_is_not_judged_by_its_earlier_result(store, workers):
 
 
 def test_a_launch_that_fails_says_why(store, workers, monkeypatch):
-    def refuse(self, run_dir, gpus):
+    def refuse(self, run_dir, gpus, cpus):
         raise ExecutorError("could not start python: no such file")
 
     monkeypatch.setattr(LocalExecutor, "launch", refuse)
@@ -254,7 +342,7 @@ def test_there_is_one_scheduler_per_store(store):
 
 
 def _tick_often(home, start, queue_of_launches):
-    def launch(_, run_dir, gpus):
+    def launch(_, run_dir, gpus, cpus):
         queue_of_launches.put(Path(run_dir).name)
         return "1:0"
 

@@ -12,13 +12,17 @@ class Executor(Spec, ABC):
     remember is in the handle, a string that the store keeps."""
 
     @abstractmethod
-    def launch(self, run_dir: Path, gpus: Sequence[int]) -> str:
-        """Starts the worker on these GPU indices (empty: CPU) and returns its handle at once.
-        Raises ExecutorError with the reason if it cannot be started."""
+    def launch(self, run_dir: Path, gpus: Sequence[int], cpus: Sequence[int]) -> str:
+        """Starts the worker on these GPU indices (empty: CPU) and these CPU cores alone (empty: whatever the system
+        gives it) and returns its handle at once. Raises ExecutorError with the reason if it cannot be started."""
 
     @abstractmethod
     def alive(self, handle: str) -> bool:
         """Whether the worker still runs. A recycled process id is not alive."""
+
+    @abstractmethod
+    def cpus(self, handle: str) -> list[int]:
+        """The CPU cores that the worker was started on; empty if it was given none of its own, or is gone."""
 
     @abstractmethod
     def terminate(self, handle: str, force: bool = False) -> None:

@@ -1,10 +1,11 @@
 """A process on this machine that outlives the terminal it was started from."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,15 +15,23 @@ from atlas.errors import ExecutorError
 from atlas.executors.base import Executor
 from atlas.private import only_owner
 
+logger = logging.getLogger(__name__)
+
+_CORES = "ATLAS_CPUS"
+"""The environment variable that tells a worker its CPU cores: `0,1`, or nothing."""
+
 
 class LocalExecutor(Executor):
     """Runs the job as a process group of its own on this machine."""
 
     type: Literal["local"] = "local"
 
-    def launch(self, run_dir: Path, gpus: Sequence[int]) -> str:
+    def launch(self, run_dir: Path, gpus: Sequence[int], cpus: Sequence[int]) -> str:
         # By PCI bus, an index means the same GPU to CUDA as to NVML and nvidia-smi.
-        visible = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+        given = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+        given[_CORES] = ",".join(map(str, cpus))
+        if cpus:
+            given |= {"OMP_NUM_THREADS": str(len(cpus)), "MKL_NUM_THREADS": str(len(cpus))}
         try:
             with open(run_dir / "worker.log", "ab", opener=only_owner) as log:
                 process = subprocess.Popen(
@@ -31,7 +40,7 @@ class LocalExecutor(Executor):
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | visible,
+                    env=os.environ | given,
                     start_new_session=True,
                 )
         except OSError as error:
@@ -41,6 +50,14 @@ class LocalExecutor(Executor):
     def alive(self, handle: str) -> bool:
         pid, start_time = handle.split(":")
         return _start_time(int(pid)) == start_time
+
+    def cpus(self, handle: str) -> list[int]:
+        if not self.alive(handle):
+            return []
+        try:
+            return _told(psutil.Process(int(handle.split(":")[0])).environ())
+        except psutil.Error:  # it has ended since
+            return []
 
     def terminate(self, handle: str, force: bool = False) -> None:
         pid, start_time = handle.split(":")
@@ -53,9 +70,31 @@ class LocalExecutor(Executor):
             return  # nothing is left, or the group is another user's
 
 
+def cores() -> list[int]:
+    """The CPU cores of this machine that this process and its workers may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def keep_to_cores() -> None:
+    """For the worker, before it imports torch, whose threads stay where they began: uses only the cores it was started
+    on. Where a process cannot choose its cores (macOS), only the number of threads is bounded."""
+    told = _told(os.environ)
+    if not told:
+        return
+    logger.info("uses CPU cores %s", ", ".join(map(str, told)))
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, told)
+
+
 def process_handle(pid: int) -> str:
     """`pid:start_time`, which names one process for ever."""
     return f"{pid}:{_start_time(pid)}"
+
+
+def _told(environment: Mapping[str, str]) -> list[int]:
+    return [int(core) for core in environment.get(_CORES, "").split(",") if core]
 
 
 def _start_time(pid: int) -> str | None:

@@ -41,8 +41,8 @@ def launch(executor, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(stub.parent))
     handles = []
 
-    def launch(script, gpus=()):
-        handles.append(executor.launch(make_run_dir(tmp_path, script), gpus))
+    def launch(script, gpus=(), cpus=()):
+        handles.append(executor.launch(make_run_dir(tmp_path, script), gpus, cpus))
         return handles[-1], tmp_path / "run"
 
     yield launch
@@ -105,7 +105,7 @@ def test_what_the_worker_prints_is_in_its_log_which_only_the_owner_can_read(exec
 def test_a_second_attempt_adds_to_the_log(executor, launch, tmp_path):
     handle, run_dir = launch("print('attempt')")
     until(lambda: not executor.alive(handle))
-    again = executor.launch(run_dir, [])
+    again = executor.launch(run_dir, [], [])
     until(lambda: not executor.alive(again))
     assert (run_dir / "worker.log").read_text().splitlines() == ["attempt", "attempt"]
 
@@ -115,6 +115,35 @@ def test_the_worker_sees_its_gpus_and_no_others(executor, launch, monkeypatch, g
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     _, run_dir = launch("say('gpus', repr(os.environ['CUDA_VISIBLE_DEVICES']))", gpus)
     assert said(run_dir, "gpus") == repr(visible)
+
+
+TELL_CORES = "say('cores', [os.environ.get(name) for name in ('ATLAS_CPUS', 'OMP_NUM_THREADS', 'MKL_NUM_THREADS')])\n"
+
+
+def test_the_worker_is_told_its_cores_and_how_many_threads_fit_on_them(executor, launch, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    _, run_dir = launch(TELL_CORES, cpus=[2, 5])
+    assert said(run_dir, "cores") == "['2,5', '2', '2']"
+
+
+def test_a_worker_without_cores_of_its_own_keeps_the_users_threads_and_inherits_no_cores(executor, launch, monkeypatch):
+    monkeypatch.setenv("ATLAS_CPUS", "7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    handle, run_dir = launch(TELL_CORES + WAIT_FOR_EVER)
+    assert said(run_dir, "cores") == "['', '3', None]"
+    assert executor.cpus(handle) == []
+
+
+def test_the_cores_of_a_worker_are_known_from_its_start_to_its_end(executor, launch):
+    handle, run_dir = launch(WAIT_FOR_EVER, cpus=[2, 5])
+    assert executor.cpus(handle) == [2, 5], "at once, before the worker has done anything"
+    assert executor.cpus(handle.split(":")[0] + ":1@an-earlier-boot") == []
+    said(run_dir, "started")
+    assert type(executor)().cpus(handle) == [2, 5]
+    executor.terminate(handle, force=True)
+    until(lambda: not executor.alive(handle))
+    assert executor.cpus(handle) == []
 
 
 def test_terminate_lets_the_worker_end_in_its_own_way(executor, launch):
@@ -178,7 +207,7 @@ def test_the_worker_survives_the_death_of_the_process_that_launched_it(executor,
     # The stand-in on PYTHONPATH is for the worker; the process that launches it needs the real package.
     script = f"import os, pathlib, sys\nsys.path.remove({os.environ['PYTHONPATH']!r})\n"
     script += f"from atlas.executors import {type(executor).__name__} as Executor\n"
-    script += f"print(Executor().launch(pathlib.Path({str(run_dir)!r}), []), flush=True)\nos.killpg(0, 9)"
+    script += f"print(Executor().launch(pathlib.Path({str(run_dir)!r}), [], []), flush=True)\nos.killpg(0, 9)"
     launcher = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, start_new_session=True, timeout=60
     )
@@ -192,7 +221,7 @@ def test_the_worker_survives_the_death_of_the_process_that_launched_it(executor,
 
 def test_a_launch_that_cannot_work_says_why(executor, tmp_path):
     with pytest.raises(ExecutorError, match=r"no-such-run.*No such file or directory"):
-        executor.launch(tmp_path / "no-such-run", [])
+        executor.launch(tmp_path / "no-such-run", [], [])
 
 
 def test_a_worker_that_ends_at_once_is_not_alive_and_its_log_says_why(executor, launch):
