@@ -39,6 +39,13 @@ class Method(Spec, ABC):
         if not self.samples_rollouts and job.sampling is not None:
             raise SpecError(f"method {name} samples no rollouts, so this would be ignored; remove it", "sampling")
 
+        if not self.trains and job.budget is not None:
+            raise SpecError(f"method {name} does not train, so this would be ignored; remove it", "budget")
+        if not self.samples_rollouts and job.budget is not None and job.budget.rollouts is not None:
+            raise SpecError(
+                f"method {name} samples no rollouts, so this would be ignored; remove it", "budget.rollouts"
+            )
+
     @property
     def needs_solutions(self) -> bool:
         """Whether the method imitates the dataset's worked solutions."""

@@ -18,6 +18,7 @@ from atlas.errors import RunFailed
 from atlas.run import Run, Stopped
 from atlas.spec import TrainingSpec
 from atlas.training import checkpoints, load
+from atlas.training.budget import used_up
 from atlas.training.chat_template import check_chat_template
 from atlas.training.evaluation import Evaluator
 from atlas.training.trainer import Measured, Recorder
@@ -107,19 +108,20 @@ def planned_steps(spec: TrainingSpec, examples: int, prompts_per_step: int) -> i
 def fit(
     run: Run, trainer: Measured, prepared: Prepared, prompts_per_step: int, teacher: PreTrainedModel | None = None
 ) -> Path:
-    """Trains from the newest complete checkpoint, or from the start, to the planned step, exports the model, and scores
-    on test the checkpoint that was best on dev.
+    """Trains from the newest complete checkpoint, or from the start, to the planned step or the end of the budget,
+    exports the model, and scores on test the checkpoint that was best on dev.
 
     Raises Stopped, after a checkpoint, if the run was asked to stop.
     """
-    planned = trainer.args.max_steps
+    limit = run.job.budget.steps if run.job.budget else None
+    planned = min(trainer.args.max_steps, limit or trainer.args.max_steps)
     run.progress("train", None, planned)
     checkpoint, reasons = checkpoints.resume_point(run.checkpoints)
     step = checkpoints.step_of(checkpoint) if checkpoint else 0
     _rewind(run, checkpoint, step)
     for reason in reasons:
         run.event("checkpoint_passed_over", reason)
-    if step < planned:
+    if step < planned and not used_up(run, step):
         trainer.epochs_done = step // (len(prepared.examples) // prompts_per_step)
         with ExitStack() as training:
             recorder = Recorder(run, prepared.evaluator, teacher, training)
@@ -129,6 +131,7 @@ def fit(
         if recorder.stopped:
             raise Stopped
     else:
+        run.progress("train", step, step)
         trainer._load_from_checkpoint(str(checkpoint))
         # Training measures in mixed precision on a GPU, and so does what is measured without it.
         trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from atlas.errors import RunFailed
 from atlas.run import Run, Stopped
 from atlas.training import checkpoints
+from atlas.training.budget import used_up
 from atlas.training.evaluation import Evaluator
 from atlas.training.prompts import encode_prompts
 
@@ -147,7 +148,7 @@ class Recorder(TrainerCallback):
             self.evaluator.teacher(self.teacher)
         if self.evaluator.due(step, last=False):
             self.evaluator.student(model, step)
-        self.run.progress("train", step, state.max_steps)
+        self.run.progress("train", step, self.run.planned_step)
         self._training.enter_context(self.run.clock.training())
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -161,8 +162,10 @@ class Recorder(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        step, last = state.global_step, state.global_step == state.max_steps
+        step = state.global_step
+        last = used_up(self.run, step) or step == self.run.planned_step
         assert self.run.job.training is not None
+        control.should_training_stop = last
         control.should_save = last or step % self.run.job.training.save_every_steps == 0
         try:
             if self.run.stop_requested and not last:
@@ -171,7 +174,7 @@ class Recorder(TrainerCallback):
                 self.evaluator.student(model, step)
         except Stopped:
             self.stopped = control.should_save = control.should_training_stop = True
-        self.run.progress("train", step, state.max_steps)
+        self.run.progress("train", step, step if last else self.run.planned_step)
 
     def on_log(
         self,

@@ -74,6 +74,19 @@ def test_sampling_settings_without_rollouts_are_refused(method):
         assert "would be ignored" in problems(spec)["sampling"]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_that_would_be_ignored_is_refused(method):
+    timed, counted = job(method, budget={"gpu_hours": 1.0}), job(method, budget={"rollouts": 8})
+    if not method.trains:
+        assert "would be ignored" in problems(timed)["budget"] and "would be ignored" in problems(counted)["budget"]
+        return
+    timed.method.check(timed)
+    if method.samples_rollouts:
+        counted.method.check(counted)
+    else:
+        assert "would be ignored" in problems(counted)["budget.rollouts"]
+
+
 def test_grpo_needs_whole_groups():
     (grpo,) = (method for method in METHODS if method.__name__ == "Grpo")
     spec = job(grpo, training={"max_steps": 1, "batch_size": 12})
