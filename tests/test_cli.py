@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from command_line import atlas
 from rich.console import Console
 from typer.testing import CliRunner
 
 from atlas import scheduler
 from atlas.cli import app
 from atlas.cli.tables import duration, exit_code, print_comparison, printable, run_table
-from atlas.errors import AtlasError
 from atlas.store import RunRecord, Store
 
 SPEC = """
@@ -35,18 +35,6 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(scheduler, "_start_what_fits", lambda store, gpus: None)
     (tmp_path / "job.yaml").write_text(SPEC)
     return tmp_path / "home"
-
-
-def atlas(*arguments, expect=0, stdin=None):
-    """Runs a command as `main` would, and returns its output; an AtlasError is its message and its exit code."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
-    code, output = result.exit_code, result.stdout + result.stderr
-    if isinstance(result.exception, AtlasError):
-        code, output = result.exception.exit_code, output + str(result.exception)
-    elif result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert code == expect, f"exit {code}: {output}"
-    return output
 
 
 def queued(home):

@@ -1,38 +1,13 @@
 """An experiment file becomes runs that differ only in what it says."""
 
-from pathlib import Path
-
 import pytest
+from trial import EXPERIMENT, JOB, TINY
 
 from atlas.differences import between
 from atlas.errors import SpecError, UsageError
 from atlas.experiment import Experiment, checked, expand
 from atlas.job import load
 from atlas.source import read
-
-TINY = Path(__file__).parents[1] / "specs" / "quickstart"
-JOB = f"""
-name: base-job
-student: {{model: {TINY}/student}}
-teacher: {{model: {TINY}/teacher}}
-method: {{type: gkd}}
-dataset: {{type: arithmetic, size: 400, dev_size: 4, test_size: 8}}
-training: {{max_steps: 10, learning_rate: 1e-4}}
-evaluation: {{every_steps: 5, max_completion_length: 8}}
-resources: {{gpus: 0}}
-"""
-EXPERIMENT = """
-kind: experiment
-name: trial
-base: ./job.yaml
-arms:
-  gkd: {}
-  grpo:
-    teacher: null
-    method: {type: grpo}
-    training: {learning_rate: 1e-5}
-seeds: [3, 5]
-"""
 
 
 @pytest.fixture
@@ -172,7 +147,7 @@ def test_a_difference_elsewhere_is_refused_until_it_is_allowed(folder, override,
 
 
 def test_an_arm_that_samples_nothing_does_not_differ_in_how_it_samples(folder):
-    text = EXPERIMENT.replace("gkd: {}", "gkd: {}\n  sft: {teacher: null, method: {type: sft}}")
+    text = EXPERIMENT.replace("gkd: {}", "gkd: {}\n  sft: {teacher: null, sampling: null, method: {type: sft}}")
     runs = experiment(folder, text).runs
     assert [run.job.sampling is None for run in runs[:3]] == [False, True, False]
 

@@ -96,7 +96,7 @@ def cancel(references: RunReferences) -> None:
 
 
 def resume(reference: RunReference, detach: Detach = False, as_json: Json = False) -> None:
-    """Continue a run that failed, was killed or cancelled, from its last complete checkpoint; or all of an experiment."""
+    """Continue a run (or all of an experiment) that failed or was cancelled, from its last complete checkpoint."""
     from atlas.cli.stores import named_runs, settled_store
     from atlas.store import RESUMABLE
 
@@ -145,7 +145,7 @@ def _run_to_the_end(
     if as_json:
         typer.echo(json.dumps([run_document(store, run) for run in runs], indent=2))
     elif not detach:
-        print_comparison(store, runs)
+        print_comparison(store, runs, experiments)
     else:
         for run in runs:
             typer.echo(f"{run.id} is {run.state}; `atlas logs -f {run.id}` follows it", err=True)

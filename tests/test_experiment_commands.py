@@ -1,0 +1,146 @@
+"""Experiments on the command line, without a worker."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import atlas
+from trial import EXPERIMENT, JOB
+
+from atlas import scheduler
+from atlas.store import Store
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATLAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scheduler, "_start_what_fits", lambda store, gpus: None)
+    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "trial.yaml").write_text(EXPERIMENT)
+    return tmp_path / "home"
+
+
+def submitted(home):
+    atlas("submit", "trial.yaml", "--detach")
+    store = Store.open(home)
+    return store, store.experiment("trial")
+
+
+def finish(store, run_id, state):
+    run = store.claim("test", run_id)
+    store.started(run_id, run.fence, "1:1", [])
+    store.finish(run_id, run.fence, state, reason="error" if state == "failed" else None)
+
+
+def test_submit_queues_baselines_then_seed_by_seed(home):
+    store, record = submitted(home)
+    names = [run.name for run in reversed(store.runs())]
+    assert names[:2] == ["trial-baseline-student", "trial-baseline-teacher"]
+    assert names[2:] == ["trial-gkd-s3", "trial-grpo-s3", "trial-gkd-s5", "trial-grpo-s5"]
+    assert set(record.run_ids) == {run.id for run in store.runs()}
+
+
+def test_the_record_holds_the_file_the_differences_and_the_runs_by_arm_and_seed(home):
+    store, record = submitted(home)
+    assert (record.spec_text, record.spec_file, record.spec["seeds"]) == (EXPERIMENT, "trial.yaml", [3, 5])
+    assert record.differences["method.type"] == {"gkd": "gkd", "grpo": "grpo"}
+    assert [(run.arm, run.seed) for run in record.runs] == [("gkd", 3), ("gkd", 5), ("grpo", 3), ("grpo", 5)]
+    assert all(run.run_id.startswith(f"trial-{run.arm}-s{run.seed}-") for run in record.runs)
+    assert store.experiment(record.id) == record == store.experiments()[0]
+
+
+def test_submitting_the_same_file_again_changes_nothing(home):
+    store, record = submitted(home)
+    assert "already queued as" in atlas("submit", "trial.yaml", "--detach")
+    assert store.experiments() == [record] and len(store.runs()) == 6
+
+
+def test_another_seed_runs_only_that_seed(home):
+    store, first = submitted(home)
+    Path("trial.yaml").write_text(EXPERIMENT.replace("[3, 5]", "[3, 5, 8]"))
+    atlas("submit", "trial.yaml", "--detach")
+    second = store.experiment("trial")
+    assert second.id != first.id and len(store.runs()) == 8
+    assert set(first.run_ids) < set(second.run_ids)
+    assert {run.seed for run in second.runs if run.run_id not in first.run_ids} == {8}
+
+
+def test_a_failed_run_is_run_again_and_the_experiment_holds_the_new_one(home):
+    store, first = submitted(home)
+    finish(store, first.runs[0].run_id, "failed")
+    atlas("submit", "trial.yaml", "--detach")
+    second = store.experiment("trial")
+    assert second.runs[0].run_id != first.runs[0].run_id
+    assert second.runs[1:] == first.runs[1:]
+
+
+def test_force_runs_everything_again(home):
+    store, first = submitted(home)
+    atlas("submit", "trial.yaml", "--detach", "--force")
+    assert len(store.runs()) == 12 and not set(store.experiment("trial").run_ids) & set(first.run_ids)
+
+
+def test_what_does_not_fit_on_the_disk_in_all_is_refused_before_anything_is_queued(home, monkeypatch):
+    monkeypatch.setattr("atlas.submission.checkpoint_bytes", lambda job: 30)
+    monkeypatch.setattr("atlas.submission.shutil.disk_usage", lambda home: type("Usage", (), {"free": 100}))
+    assert "are needed for checkpoints" in atlas("submit", "trial.yaml", "--detach", expect=2)
+    assert Store.open(home).runs() == []
+
+
+def test_plan_shows_the_runs_what_is_new_and_the_differences(home):
+    output = atlas("plan", "trial.yaml")
+    assert "2 arms x 2 seeds + 2 baselines = 6 runs, 6 of them new" in output
+    assert "method.type" in output and "teacher.model" in output and "dataset" not in output
+    store, record = submitted(home)
+    finish(store, record.runs[0].run_id, "succeeded")
+    output = atlas("plan", "trial.yaml", "--set", "seeds=[3, 9]")
+    assert "6 runs, 2 of them new" in output and f"succeeded as {record.runs[0].run_id}" in output
+
+
+def test_plan_as_json_holds_runs_and_differences(home):
+    plan = json.loads(atlas("plan", "trial.yaml", "--json"))
+    assert [run["name"] for run in plan["runs"]][2] == "trial-gkd-s3"
+    assert plan["differences"]["training.learning_rate"] == {"gkd": 1e-4, "grpo": 1e-5}
+    assert plan["experiment"]["seeds"] == [3, 5]
+
+
+def test_check_takes_experiments(home):
+    assert "trial.yaml: ok" in atlas("check", "trial.yaml", "job.yaml")
+    assert "dataset.dev_size: the arms differ" in atlas(
+        "check", "trial.yaml", "--set", "arms.gkd.dataset.dev_size=5", expect=2
+    )
+
+
+def test_ls_lists_experiments_with_the_states_of_their_runs(home):
+    assert "no experiments" in atlas("ls", "--experiments")
+    store, record = submitted(home)
+    finish(store, record.runs[0].run_id, "failed")
+    output = atlas("ls", "--experiments")
+    assert record.id in output and "gkd, grpo" in output and "5 queued" in output and "1 failed" in output
+    assert json.loads(atlas("ls", "--experiments", "--json"))[0]["id"] == record.id
+    assert "leave one out" in atlas("ls", "--experiments", "--tag", "x", expect=2)
+
+
+def test_cancel_takes_all_runs_of_an_experiment(home):
+    store, record = submitted(home)
+    atlas("cancel", "trial")
+    assert {store.run(run_id).state for run_id in record.run_ids} == {"cancelled"}
+
+
+def test_resume_continues_the_runs_of_an_experiment_that_can_be(home):
+    store, record = submitted(home)
+    finish(store, record.runs[0].run_id, "failed")
+    finish(store, record.runs[1].run_id, "succeeded")
+    atlas("resume", record.id, "--detach")
+    states = {run.run_id: store.run(run.run_id).state for run in record.runs}
+    assert list(states.values()) == ["queued", "succeeded", "queued", "queued"]
+    assert "nothing to resume" in atlas("resume", record.id, "--detach", expect=2)
+
+
+def test_a_record_that_cannot_be_read_is_named(home):
+    _, record = submitted(home)
+    file = home / "experiments" / f"{record.id}.json"
+    file.write_text("{")
+    assert f"{file} is no record of an experiment" in atlas("ls", "--experiments", expect=2)
