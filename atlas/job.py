@@ -97,11 +97,6 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> JobSpec:
     return validate(read(path, overrides), JobSpec)
 
 
-def load_checked(path: Path | str, overrides: Sequence[str] = ()) -> JobSpec:
-    """`load`, then `check` with the positions of the file in every problem."""
-    return checked(read(path, overrides))
-
-
 def checked(source: Source) -> JobSpec:
     """The job of a file that was read, if it can run on this machine. Raises SpecError as `load` and `check` do."""
     job = validate(source, JobSpec)
