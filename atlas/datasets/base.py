@@ -5,10 +5,11 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from pydantic import Field
 
-from atlas.grading import Verdict, grade
+from atlas.grading import VERSION, Verdict, grade
 from atlas.grading.policy import GradingSpec
 from atlas.spec import Spec
 
@@ -82,7 +83,11 @@ class Dataset(Spec, ABC):
 
     def grade(self, example: Example, completion: str) -> Verdict:
         """Whether an answer was found in the completion, and whether it is right."""
-        return grade(completion, example.answer)
+        return grade(completion, example.answer, self.grading)
+
+    def grader(self) -> dict[str, Any]:
+        """What identifies `grade`: pass rates compare only between equal ones. Overridden together with `grade`."""
+        return {"version": VERSION, **self.grading.model_dump()}
 
     def score(self, example: Example, completion: str) -> float:
         """1.0 for a right answer, else 0.0."""

@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 
 from atlas.grading import symbolic
-from atlas.grading.compare import equal, readable, same_text
+from atlas.grading.compare import DEFAULT, equal, readable, same_text
 from atlas.grading.extract import MAX_ANSWER, final_answer, stated_answer
+from atlas.grading.policy import GradingSpec
 
-__all__ = ["Verdict", "grade", "parses", "times_out"]
+__all__ = ["VERSION", "GradingSpec", "Verdict", "compared", "grade", "parses", "times_out"]
+
+VERSION = 1
+"""Raised whenever a verdict changes. Pass rates compare only between equal versions."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +25,24 @@ class Verdict:
     extracted: str | None = None
 
 
-def grade(completion: str, answer: str) -> Verdict:
-    """Compares the final answer of a completion with the gold answer.
+def grade(completion: str, answer: str, policy: GradingSpec = DEFAULT) -> Verdict:
+    """Compares the final answer of a completion with the gold answer, as the policy says.
 
     Never raises and never hangs, whatever the two texts are: what cannot be decided in bounded time is not correct.
     Safe in threads and after a fork. Raises AtlasError only when math-verify itself cannot be started.
     """
-    if same_text(completion, answer):
-        return Verdict(True, True, completion.strip()[:MAX_ANSWER])
-    extracted = final_answer(completion)
+    extracted, gold = compared(completion, answer)
     if extracted is None:
         return Verdict(False, False)
-    return Verdict(True, equal(extracted, stated_answer(answer)), extracted[:MAX_ANSWER])
+    return Verdict(True, equal(extracted, gold, policy), extracted[:MAX_ANSWER])
+
+
+def compared(completion: str, answer: str) -> tuple[str | None, str]:
+    """What of the two texts `grade` compares: all of both if they are the same, else the final answer of the completion
+    (None when there is none) and the gold answer without what stands around it."""
+    if same_text(completion, answer):
+        return completion.strip(), answer.strip()
+    return final_answer(completion), stated_answer(answer)
 
 
 def times_out(answer: str) -> bool:

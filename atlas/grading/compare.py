@@ -4,33 +4,63 @@ import re
 
 from atlas.grading import symbolic
 from atlas.grading.extract import MAX_ANSWER
-from atlas.grading.latex import tidy
-from atlas.grading.values import readings, same
+from atlas.grading.latex import tidy, without_delimiters
+from atlas.grading.policy import GradingSpec
+from atlas.grading.values import items, readings, same
 from atlas.grading.words import harmless, hedged
 
 _PLAIN_NUMBER = re.compile(r"[-+]?[0-9][0-9,.]*")
 _CHOICE = re.compile(r"(?:(?:option|choice)\s)?\(?([A-Z])\)?[.:)]?|\(([A-Z])\)\s([^()]*)", re.DOTALL)
 
 
-def equal(prediction: str, gold: str) -> bool:
-    """Whether a prediction equals the gold answer. Cheap and exact for numbers; else math-verify decides."""
+_PERCENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:percent|pct)\s*\})\s*$")
+
+DEFAULT = GradingSpec()
+
+
+def equal(prediction: str, gold: str, policy: GradingSpec = DEFAULT) -> bool:
+    """Whether two answers are equal. Cheap and exact for numbers; else math-verify decides.
+
+    Symmetric. An answer equals itself, unless nothing is left of it without delimiters, spacing and a full stop.
+    """
     if same_text(prediction, gold):
         return True
     if max(len(prediction), len(gold)) > MAX_ANSWER:
         return False
     tidy_prediction, tidy_gold = tidy(prediction), tidy(gold)
-    if choice := _choice(tidy_gold):
-        return _choice(tidy_prediction) == choice
+    choices = {_choice(tidy_prediction), _choice(tidy_gold)}
+    if choices != {None}:
+        return len(choices) == 1
     predicted, expected = readings(tidy_prediction), readings(tidy_gold)
     if predicted and expected:
-        return any(same(left, right) for left in predicted for right in expected)
-    return symbolic.same(prediction, gold)
+        return any(same(left, right, policy) for left in predicted for right in expected)
+    left, right = items(tidy_prediction), items(tidy_gold)
+    brackets = {left[0], right[0]}
+    if min(len(left[1]), len(right[1])) > 1:
+        if brackets == {"", "()"} or (brackets == {""} and policy.ordered_lists):
+            pairs = zip(left[1], right[1], strict=False)
+            return len(left[1]) == len(right[1]) and all(equal(*pair, policy) for pair in pairs)
+        if len(brackets) > 1 and brackets != {"", "⦃⦄"}:
+            return False
+    return symbolic.same(_without_percent(prediction, policy), _without_percent(gold, policy))
+
+
+def _without_percent(text: str, policy: GradingSpec) -> str:
+    """A formula whose percent sign is dropped, or counted, as the policy says."""
+    text = without_delimiters(text).strip()
+    match = _PERCENT.search(text)
+    if match is None:
+        return text
+    formula = text[: match.start()]
+    if policy.percent == "unit":
+        return formula
+    return "" if re.search("[=,;]", formula) else rf"\frac{{{formula}}}{{100}}"
 
 
 def same_text(prediction: str, gold: str) -> bool:
     """Equality of normalised texts: without delimiters and spacing; words without case. An empty text equals none."""
     if max(len(prediction), len(gold)) > MAX_ANSWER:
-        return prediction == gold
+        return prediction == gold and not gold.isspace()
     if _PLAIN_NUMBER.fullmatch(gold) and _PLAIN_NUMBER.fullmatch(prediction):
         return prediction == gold
     left, right = _canonical(prediction), _canonical(gold)

@@ -39,7 +39,8 @@ def same(prediction: str, gold: str) -> bool:
         return False
     if prediction.casefold() == gold.casefold():
         return prediction == gold  # math-verify takes `A` and `a` for one variable
-    if "=" in prediction and "=" not in gold and not _names_a_value(prediction):
+    equations = [text for text in (prediction, gold) if _EQUALS.search(text)]
+    if len(equations) == 1 and not _names_a_value(equations[0]):
         return False
     return _worker.ask([prediction, gold])
 
@@ -66,6 +67,7 @@ def _formula(text: str) -> str:
     return re.sub(r"\s+", " ", text.replace(r"\$", " ").replace("$", " ").replace("−", "-")).strip().rstrip(" .,;\\")
 
 
+_EQUALS = re.compile(r"(?<![<>!:])=")
 _GROUPED = re.compile(r"(?<![0-9,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
 _TOO_MUCH = re.compile(
     r"""[0-9]{40}                                      # long numbers
@@ -93,7 +95,7 @@ def _worth_reading(text: str) -> bool:
 
 def _names_a_value(equation: str) -> bool:
     """Whether an equation says what something is (`k = \\sqrt{2}`), not what it has to fulfil (`x^2 = 2`)."""
-    name = equation.split("=")[0]
+    name = _EQUALS.split(equation)[0]
     name = re.sub(r"_\{?\w+\}?|\([^()]*\)|\\[A-Za-z]+", "", name)
     return not re.search(r"[-+*/^0-9]", name)
 

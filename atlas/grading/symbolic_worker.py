@@ -43,7 +43,7 @@ def _answer(texts: list[str]) -> bool:
         if len(parsed) == 1:
             return any(not isinstance(expression, str) for expression in parsed[0])
         prediction, gold = parsed
-        return bool(verify(gold, prediction, timeout_seconds=None))
+        return bool(verify(gold, prediction, allow_set_relation_comp=True, timeout_seconds=None))
     except (Exception, RecursionError, MemoryError):
         return False  # sympy raises whatever it likes on what it cannot read, and that is not equal to anything
 

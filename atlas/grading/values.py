@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from atlas.grading.policy import GradingSpec
 from atlas.grading.words import SCALES, harmless
 
 
@@ -37,27 +38,45 @@ def readings(text: str) -> list[Value]:
     return [value for value in (_assigned(text), _collection(text)) if value is not None]
 
 
-def same(left: Value, right: Value) -> bool:
+def same(left: Value, right: Value, policy: GradingSpec) -> bool:
     """Whether two values are equal.
 
     Numbers are equal exactly, or when one is a decimal of at least four digits to which the other, a fraction without
     a finite decimal form, rounds. Units and variables must agree where both sides have them. Tuples are ordered; sets
-    and bare lists are not, and ignore repetitions; a bare list may stand for a tuple, in its order.
+    are not, and ignore repetitions; a bare list is a sequence or a set, as the policy says. A number is a bare list of
+    itself. A bare list may stand for a tuple, in its order.
     """
     if left.variable and right.variable and left.variable != right.variable:
         return False
     if isinstance(left, Quantity) and isinstance(right, Quantity):
-        if left.unit and right.unit and left.unit != right.unit:
-            return False
-        return left.value == right.value or _rounds(left, right) or _rounds(right, left)
-    if isinstance(left, Quantity) or isinstance(right, Quantity):
+        return _same_quantity(left, right, policy)
+    left, right = _as_list(left), _as_list(right)
+    brackets = {left.brackets, right.brackets}
+    if brackets <= {"", "⦃⦄"} and not (policy.ordered_lists and brackets == {""}):
+        return _same_set(left.items, right.items, policy)
+    if len(brackets) > 1 and brackets != {"", "()"}:
         return False
-    unordered = {"", "⦃⦄"}
-    if left.brackets in unordered and right.brackets in unordered:
-        return _same_set(left.items, right.items)
-    if left.brackets != right.brackets and {left.brackets, right.brackets} != {"", "()"}:
+    pairs = zip(left.items, right.items, strict=False)
+    return len(left.items) == len(right.items) and all(same(a, b, policy) for a, b in pairs)
+
+
+def _as_list(value: Value) -> Collection:
+    return Collection("", (value,), value.variable) if isinstance(value, Quantity) else value
+
+
+def _same_quantity(left: Quantity, right: Quantity, policy: GradingSpec) -> bool:
+    if policy.percent == "fraction":
+        left, right = _without_percent(left), _without_percent(right)
+    if left.unit and right.unit and left.unit != right.unit:
         return False
-    return len(left.items) == len(right.items) and all(map(same, left.items, right.items))
+    return left.value == right.value or _rounds(left, right) or _rounds(right, left)
+
+
+def _without_percent(number: Quantity) -> Quantity:
+    sign, _, unit = number.unit.partition(" ")
+    if sign != "%":
+        return number
+    return Quantity(number.value / 100, number.decimals + 2 if number.decimals else 0, unit, number.variable)
 
 
 def _rounds(decimal: Quantity, exact: Quantity) -> bool:
@@ -74,8 +93,10 @@ def _endless(value: Fraction) -> bool:
     return denominator != 1
 
 
-def _same_set(left: tuple[Value, ...], right: tuple[Value, ...]) -> bool:
-    return all(any(same(a, b) for b in right) for a in left) and all(any(same(a, b) for a in left) for b in right)
+def _same_set(left: tuple[Value, ...], right: tuple[Value, ...], policy: GradingSpec) -> bool:
+    return all(any(same(a, b, policy) for b in right) for a in left) and all(
+        any(same(a, b, policy) for a in left) for b in right
+    )
 
 
 _MAX_TEXT = 1000
@@ -96,14 +117,17 @@ _UNIT_NAMES = {"percent": "%", "pct": "%", "percentage": "%", "degree": "°", "d
 _NAME = re.compile(r"[A-Za-z][A-Za-z_0-9' ]*(?:\([A-Za-z0-9, ]*\))?|\([A-Za-z]( ?, ?[A-Za-z])*\)")
 _RATIO_OF_NAMES = re.compile(r"[A-Za-z]_?[0-9]?(?: ?: ?[A-Za-z]_?[0-9]?)+")
 _ARITHMETIC = re.compile(r"[-+*/÷()\[\]., 0-9$€£%]*")
-_OPENING, _CLOSING = "([⦃", ")]⦄"
+_OPENING, _CLOSING = "([⦃{", ")]⦄}"
 
 
 def _without_braces(text: str) -> str:
     """Set braces become `⦃⦄`, numeric fractions `a/b`, and grouping braces, which are not seen in print, vanish."""
-    text = _NUMERIC_FRACTION.sub(r" \1/\2", text)
-    text = text.replace(r"\{", "⦃").replace(r"\}", "⦄").replace("{", "").replace("}", "")
+    text = _with_set_braces(_NUMERIC_FRACTION.sub(r" \1/\2", text)).replace("{", "").replace("}", "")
     return re.sub(r" +", " ", text).strip()
+
+
+def _with_set_braces(text: str) -> str:
+    return text.replace(r"\{", "⦃").replace(r"\}", "⦄")
 
 
 def _value(text: str, depth: int) -> Value | None:
@@ -134,22 +158,24 @@ def _assigned(text: str, depth: int = 0) -> Value | None:
 def _collection(text: str, depth: int = 0) -> Value | None:
     if depth >= _MAX_DEPTH:
         return None
-    brackets = ""
+    brackets, parts = items(text)
+    if len(parts) == 1 and not brackets:
+        return None
+    if len(parts) == 1 and brackets in ("()", "⦃⦄"):
+        return _value(parts[0], depth + 1)
+    values = tuple(value for part in parts if (value := _value(part, depth + 1)) is not None)
+    if len(values) < len(parts):
+        return None
+    return Collection(brackets, values)
+
+
+def items(text: str) -> tuple[str, list[str]]:
+    """The brackets around a tidied collection, empty for a bare list, and its items: `[1, 2]` -> `[]`, `1`, `2`."""
+    text = _with_set_braces(text)
     parts = _split(text)
     if len(parts) == 1 and text[:1] in tuple(_OPENING) and _closes_at_end(text):
-        brackets, inner = text[0] + text[-1], text[1:-1].strip()
-        parts = _split(inner)
-        if len(parts) == 1 and brackets in ("()", "⦃⦄"):
-            return _value(inner, depth + 1)
-    elif len(parts) == 1:
-        return None
-    items = [_value(part, depth + 1) for part in parts]
-    values = tuple(item for item in items if item is not None)
-    if len(values) < len(items):
-        return None
-    if not brackets and _same_set(values[:1], values):
-        return values[0]
-    return Collection(brackets, values)
+        return (text[0] + text[-1]).replace("{}", ""), _split(text[1:-1].strip())
+    return "", parts
 
 
 def _closes_at_end(text: str) -> bool:
