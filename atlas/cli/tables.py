@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,27 +39,22 @@ def run_table(runs: Sequence[RunRecord]) -> Table:
     return table
 
 
-def print_comparison(store: Store, runs: Sequence[RunRecord]) -> None:
-    """The table at the end of a submit: what each run reached and took. Then where W&B has it, and why it failed."""
-    table = run_table(runs)
-    device_time = "GPU time" if any(run.gpus for run in runs) else "CPU time"
-    for column in ("method", "step 0", "peak", "to peak", device_time):
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
-    teachers: dict[str, str] = {}
-    for run in runs:
-        table.add_row(*_comparison_row(run, summary_of(store, run)))
-        latest = store.latest(run.id)
-        if run.teacher and "eval/teacher_pass_rate" in latest:
-            teachers[run.teacher] = rate_with_interval(latest, "eval/teacher_pass_rate")
+def print_comparison(store: Store, runs: Sequence[RunRecord], experiments: Sequence[str] = ()) -> None:
+    """The end of a submit: each experiment, and the runs that belong to none of them, as `atlas compare` shows them.
+    Then where W&B has them, and why they failed."""
+    from atlas.cli.comparing import print_arms
+    from atlas.comparison.collect import collect
+
     console = console_for(sys.stdout)
-    console.print(table)
-    for teacher, pass_rate in teachers.items():
-        console.print(f"teacher {teacher}: {pass_rate}", markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        "Pass rates in % with 95 % Wilson intervals. A peak is the best of several noisy\n"
-        "measurements. Times leave out loading and evaluation.",
-        highlight=False,
-    )
+    records = [store.experiment(experiment) for experiment in experiments]
+    covered = {member.run_id for record in records for member in record.runs}
+    covered |= {run_id for record in records for run_id in record.baselines.values()}
+    alone = list(dict.fromkeys(run.id for run in runs if run.id not in covered))
+    for references in [*([record.id] for record in records), *([alone] if alone else [])]:
+        comparison = collect(store, references, force=True)
+        if comparison.mismatches:  # they were submitted together, not to be compared
+            comparison = replace(comparison, targets=(), verdicts=())
+        print_arms(comparison, console)
     for run in runs:
         if wandb := wandb_text(run):
             console.print(f"{run.id}: W&B {wandb}", markup=False, highlight=False, soft_wrap=True)
@@ -144,19 +140,3 @@ def wandb_text(run: RunRecord) -> str:
 def printable(text: str) -> str:
     """Text that a model or a job wrote, with control characters escaped: none may reach the terminal."""
     return "".join(c if c in "\n\t" or (c.isprintable()) else f"\\x{ord(c):02x}" for c in text)
-
-
-def _comparison_row(run: RunRecord, summary: Summary | None) -> list[str]:
-    if summary is None:
-        return [run.id, run.method, "", "", "", ""]
-    first = percent_with_interval(summary.first.pass_rate, summary.first.low, summary.first.high)
-    if run.method == "evaluate":
-        return [run.id, run.method, first, "", "", ""]
-    return [
-        run.id,
-        run.method,
-        first,
-        percent_with_interval(summary.peak.pass_rate, summary.peak.low, summary.peak.high),
-        duration(summary.peak.train_seconds),
-        duration(summary.last.gpu_seconds),
-    ]

@@ -4,7 +4,7 @@ E evaluations, P problems, S seeds.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,11 +58,16 @@ class RunResult:
     """The newest line of environment.json."""
     git: Mapping[str, Any]
     """`git` of spec.json: commit, dirty."""
+    teacher_pass_rate: float | None = None
+    """Of the teacher on `evaluation.split`, if the run measured it."""
+    step: int | None = None
+    """The newest step with a metric."""
 
 
 @dataclass(frozen=True)
 class ArmResult:
-    """The seeds of one arm. Numbers are over the seeds that have them; None if none has."""
+    """The seeds of one arm. Numbers are over the seeds that have them, less those that failed or were cancelled (unless
+    all were); None if none has."""
 
     name: str
     runs: tuple[RunResult, ...]
@@ -74,7 +79,7 @@ class ArmResult:
     test: Pooled | None
     """On test, at the checkpoint chosen on dev: the headline. (With `split: test`: the last evaluation.)"""
     to_peak: Mapping[str, tuple[Reached, ...]]
-    """Clock -> time to peak of each seed (`curves.time_to_peak`)."""
+    """Clock -> time to peak of each of `runs` (`curves.time_to_peak`)."""
     used: Mapping[str, MeanError]
     """Clock -> what a run took, over seeds."""
     area: MeanError | None
@@ -89,8 +94,9 @@ class Target:
     name: str
     """`90 % of the teacher`, `grpo's peak`."""
     level: float
+    """Of a peak: less one standard error, so that luck in one evaluation does not put it out of reach."""
     reached: Mapping[str, Mapping[str, tuple[Reached, ...]]]
-    """Arm -> clock -> each seed."""
+    """Arm -> clock -> each of its `runs`."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +115,11 @@ class Verdict:
     """Test problems that most seeds of the arm solve and most of the reference's do not."""
     lost_P: tuple[str, ...]
     sooner: str | None
-    """The arm that reaches the other's peak first."""
+    """The arm that reaches the weaker one's peak first; None if that cannot be said."""
     speed_up: Ratio | None
     """Training time of the slower one over that of `sooner`."""
     split: Split | None
-    """Of the mean curves, at the same level."""
+    """At the same level: geometric means over seeds, so that the parts multiply to `speed_up`."""
 
 
 @dataclass(frozen=True)
@@ -135,5 +141,7 @@ class Comparison:
     verdicts: tuple[Verdict, ...]
     missing: tuple[str, ...] = ()
     """What is not there yet, or failed, one line each."""
-    mismatches: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    """Cautions: runs that go on, versions and machines that differ."""
+    mismatches: tuple[str, ...] = ()
     """Why the runs must not be compared; not empty only when that was forced."""

@@ -120,6 +120,17 @@ class Queries:
                 query = query.where(SampleRecord.step == step)
             return list(session.exec(query.order_by(col(SampleRecord.number)).limit(limit)))
 
+    def outcomes(self, run_id: str, step: int, split: str) -> list[tuple[str, float]]:
+        """(problem, share of its completions that are correct) of one evaluation, in the order they were written."""
+        rows = self._rows(
+            run_id,
+            "SELECT problem_id, avg(correct) FROM sample WHERE run = :run AND step = :step AND split = :split "
+            "GROUP BY problem_id ORDER BY min(number)",
+            step=step,
+            split=split,
+        )
+        return [(problem, correct) for problem, correct in rows]
+
     def metric_names(self, run_id: str) -> list[str]:
         """The names of a run's metrics, sorted."""
         return sorted(self.latest(run_id))

@@ -125,3 +125,22 @@ def test_what_is_returned_outlives_the_store(store, queue):
     run = store.run("a-1")
     store.close()
     assert (run.name, run.tags, run.model_dump()["state"]) == ("a", ["t"], "queued")
+
+
+def test_the_outcomes_of_an_evaluation_are_means_over_the_completions_of_each_problem(store, running, append):
+    run, run_dir = running
+    rest = {"completion": "x", "extracted": None, "found": True, "tokens": 1, "clipped": False}
+    answers = [("p9", 0, True), ("p9", 1, False), ("p1", 0, False), ("p1", 1, False), ("p5", 0, True), ("p5", 1, True)]
+    append(
+        run_dir / "samples.jsonl",
+        *[
+            {"step": step, "split": split, "problem_id": problem, "sample": number, "correct": correct, **rest}
+            for step, split in ((0, "test"), (5, "dev"), (5, "test"))
+            for problem, number, correct in answers
+            if (step, split) == (5, "test") or problem == "p1"
+        ],
+    )
+    store.ingest(run.id)
+    assert store.outcomes(run.id, 5, "test") == [("p9", 0.5), ("p1", 0.0), ("p5", 1.0)]
+    assert store.outcomes(run.id, 5, "dev") == [("p1", 0.0)]
+    assert store.outcomes(run.id, 6, "test") == []

@@ -1,0 +1,199 @@
+"""`atlas compare`, and how a comparison is shown in a terminal."""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atlas.cli.options import Json
+from atlas.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from atlas.analysis.curves import Reached
+    from atlas.comparison.model import ArmResult, Comparison, RunResult
+    from atlas.comparison.wording import DeviceTime
+
+
+def compare(
+    references: Annotated[
+        list[str],
+        typer.Argument(metavar="REFERENCE...", help="An experiment (its id or name), or runs to put side by side."),
+    ],
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print one line for each run, with a header.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Show runs side by side although they were measured differently.")
+    ] = False,
+) -> None:
+    """Compare the arms of an experiment, or runs: who gets further, who is sooner, and how sure that is."""
+    from atlas.cli.stores import settled_store
+    from atlas.cli.tables import console_for
+    from atlas.comparison import export
+    from atlas.comparison.collect import collect
+
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other; name one")
+    comparison = collect(settled_store(), references, force)
+    if as_json:
+        typer.echo(json.dumps(export.document(comparison), indent=2, allow_nan=False))
+    elif as_csv:
+        typer.echo(export.as_csv(comparison), nl=False)
+    else:
+        print_arms(comparison, console_for(sys.stdout))
+
+
+def print_arms(comparison: "Comparison", console: "Console") -> None:
+    """The arms side by side, the baselines, the verdicts, and what to be careful about."""
+    from atlas.comparison.wording import device_time
+
+    runs = [run for arm in comparison.arms for run in arm.runs]
+    unit = device_time(runs)
+    _print_lines(console, "NOT COMPARABLE: these runs were not measured in the same way", comparison.mismatches)
+    console.print(_arm_table(comparison, unit))
+    if comparison.targets and comparison.arms:
+        console.print()
+        console.print(_target_table(comparison, unit))
+    for verdict in comparison.verdicts:
+        _print_lines(console, f"{verdict.arm} against {verdict.reference}", verdict.sentences)
+    if comparison.differences:
+        console.print()
+        console.print(_difference_table(comparison))
+    _print_lines(console, "not there", comparison.missing)
+    _print_lines(console, "note", comparison.notes)
+    _print_lines(console, "runs", [_run_line(arm.name, arm.runs) for arm in comparison.arms])
+    split = runs[0].job.evaluation.split if runs else "dev"
+    console.print(
+        f"\nPass rates in %, with 95 % Wilson intervals over problems. step 0 and peak are on {split}; a peak is\n"
+        "the best of several noisy measurements. Times leave out loading and evaluation. tokens: those that the\n"
+        "student wrote for training; KL: reverse, to the teacher, in nats a token.",
+        highlight=False,
+    )
+
+
+def _arm_table(comparison: "Comparison", unit: "DeviceTime") -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("arm", overflow="fold")  # what gives way in a narrow terminal
+    for column in (
+        "seeds",
+        "step 0",
+        "peak",
+        "test",
+        f"to peak\n{unit.unit}",
+        f"in all\n{unit.unit}",
+        "rollouts",
+        "tokens",
+        "KL",
+    ):
+        table.add_column(column, justify="right", no_wrap=True)
+    for arm in comparison.arms:
+        table.add_row(*_arm_row(arm, unit))
+    for role, run in comparison.baselines.items():
+        table.add_row(*_baseline_row(role, run))
+    return table
+
+
+def _arm_row(arm: "ArmResult", unit: "DeviceTime") -> list[str]:
+    from atlas.cli.tables import percent_with_interval
+    from atlas.comparison.arms import counted
+    from atlas.comparison.wording import count, number
+
+    rates = [
+        percent_with_interval(rate.pass_rate, rate.low, rate.high) if rate else "" for rate in (arm.peak, arm.test)
+    ]
+    used = {clock: mean.mean for clock, mean in arm.used.items()}
+    trains = any(run.job.method.trains for run in arm.runs)
+    work = [unit.number(used["gpu_seconds"]), count(used["rollouts"]), count(used["tokens_generated"])]
+    return [
+        arm.name,
+        _share(len(counted(arm.runs)), len(arm.runs)),
+        f"{100 * arm.first.pass_rate:.1f}" if arm.first else "",
+        *rates,
+        _time(arm, arm.to_peak["gpu_seconds"], unit),
+        *(work if trains else ["", "", ""]),
+        number(arm.reverse_kl.mean) if arm.reverse_kl else "",
+    ]
+
+
+def _baseline_row(role: str, run: "RunResult") -> list[str]:
+    from atlas.analysis.seeds import pooled
+    from atlas.cli.tables import percent_with_interval
+
+    first = f"{100 * run.pass_rate_E[0]:.1f}" if len(run.pass_rate_E) else ""
+    test = pooled(run.test_correct_P[None, :]) if run.test_correct_P is not None else None
+    shown = percent_with_interval(test.pass_rate, test.low, test.high) if test else ""
+    return [f"{role} as is", "", first, "", shown, "", "", "", "", ""]
+
+
+def _target_table(comparison: "Comparison", unit: "DeviceTime") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("time to a level", no_wrap=True)
+    table.add_column("%", justify="right", no_wrap=True)
+    for arm in comparison.arms:
+        table.add_column(f"{arm.name}, {unit.unit}", justify="right", overflow="ellipsis", no_wrap=True)
+    for target in comparison.targets:
+        times = [_time(arm, target.reached[arm.name]["gpu_seconds"], unit) for arm in comparison.arms]
+        less = " less 1 SE" if target.name.endswith("peak") else ""
+        table.add_row(Text(target.name + less), f"{100 * target.level:.1f}", *times)
+    return table
+
+
+def _difference_table(comparison: "Comparison") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from atlas.cli.tables import printable
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("differs in", overflow="fold")
+    for arm in comparison.arms:
+        table.add_column(arm.name, overflow="fold")
+    for path, values in comparison.differences.items():
+        shown = [values.get(arm.name) for arm in comparison.arms]
+        table.add_row(Text(path), *(Text("-" if value is None else printable(str(value))) for value in shown))
+    return table
+
+
+def _time(arm: "ArmResult", times: "Sequence[Reached]", unit: "DeviceTime") -> str:
+    """Mean over the seeds that count; `> 5.0` with the shortest time that some seed ran without getting there."""
+    from atlas.comparison.arms import counted
+
+    basis = {run.id for run in counted(arm.runs)}
+    measured = [
+        when
+        for run, when in zip(arm.runs, times, strict=True)
+        if run.id in basis and not (when.censored and math.isnan(when.limit))
+    ]
+    limits = [when.limit for when in measured if when.value is None]
+    if limits:
+        return f"> {unit.number(min(limits))}"
+    reached = [when.value for when in measured if when.value is not None]
+    return unit.number(sum(reached) / len(reached)) if reached else ""
+
+
+def _share(part: int, whole: int) -> str:
+    return str(whole) if part == whole else f"{part}/{whole}"
+
+
+def _run_line(arm: str, runs: "Sequence[RunResult]") -> str:
+    return f"{arm}: " + (", ".join(f"s{run.seed} {run.id} {run.state}" for run in runs) or "none")
+
+
+def _print_lines(console: "Console", heading: str, lines: Sequence[str]) -> None:
+    from atlas.cli.tables import printable
+
+    if not lines:
+        return
+    console.print(f"\n{heading}", markup=False, highlight=False)
+    for line in lines:
+        console.print(f"  {printable(line)}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,105 @@
+"""Whether runs may be compared at all, and what to be careful about when they may."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from atlas.comparison.model import RunResult
+
+LabelledRuns = Sequence[tuple[str, RunResult]]
+"""Runs with what they are called in messages: `gkd s0`, `teacher baseline`."""
+
+_SCHEDULE = {"every_steps", "every_minutes", "batch_size", "teacher", "max_problems"}
+"""Fields of `evaluation` that change when and how fast it is done. How many problems it has is looked at as such."""
+
+
+def mismatches(runs: LabelledRuns) -> tuple[str, ...]:
+    """Everything that the runs were measured with differently, one line each, with who has what."""
+    measured = [(label, run) for label, run in runs if run.steps_E or run.test_step is not None or run.splits]
+    found = [
+        *_differing(measured, "the dev problems differ (sha256)", lambda run: _content(run, "dev")),
+        *_differing(measured, "the test problems differ (sha256)", lambda run: _content(run, "test")),
+        *_differing(measured, "the number of problems in an evaluation differs", lambda run: run.problems or None),
+        *_differing(measured, "the grader differs", lambda run: run.grader or None),
+    ]
+    settings = dict.fromkeys(name for _, run in measured for name in _decoding(run))
+    for name in settings:
+        found += _differing(measured, f"evaluation.{name} differs", lambda run, name=name: _decoding(run)[name])  # type: ignore[misc]
+    return (*found, *_unprovable(measured))
+
+
+def cautions(runs: LabelledRuns) -> tuple[str, ...]:
+    """What differs around the runs and does not keep them from being compared, and which of them still go on."""
+    loaded = [(label, run) for label, run in runs if run.environment]
+    found = [
+        line
+        for package in ("torch", "transformers", "trl")
+        for line in _differing(loaded, f"the version of {package} differs", _version_of(package))
+    ]
+    found += _differing(loaded, "the version of Atlas differs", lambda run: run.environment.get("atlas"))
+    found += _differing(loaded, "the devices differ", devices)
+    measured = [(label, run) for label, run in runs if run.steps_E]
+    if any(run.splits for _, run in measured):
+        found += [
+            f"{label} was written before Atlas recorded splits and graders; that it has the same problems is known "
+            "from its dataset and evaluation settings only"
+            for label, run in measured
+            if not run.splits
+        ]
+    active = [(label, run) for label, run in runs if run.state in ("claimed", "running", "preempted")]
+    return (*found, *(f"{label} still runs ({_step(run)})" for label, run in active))
+
+
+def devices(run: RunResult) -> str:
+    """The names of the GPUs that the run had, or `CPU`."""
+    names = [str(gpu.get("name")) for gpu in run.environment.get("gpus", [])]
+    return ", ".join(sorted(set(names))) or "CPU"
+
+
+def _unprovable(measured: LabelledRuns) -> list[str]:
+    """Without recorded splits, equal dataset settings show that the problems are the same; anything else shows nothing.
+
+    `train_size` only takes away rows to train on.
+    """
+    unrecorded = [label for label, run in measured if not run.splits]
+    datasets = {_key(run.job.dataset.model_dump(mode="json", exclude={"train_size"})) for _, run in measured}
+    if not unrecorded or len(datasets) == 1:
+        return []
+    were = "was" if len(unrecorded) == 1 else "were"
+    return [f"{', '.join(unrecorded)} {were} written before Atlas recorded splits, and the dataset settings differ"]
+
+
+def _content(run: RunResult, split: str) -> str | None:
+    """The fingerprint of a split that the run measures; None if it measures nothing there."""
+    recorded = run.splits.get(split, {})
+    if not recorded.get("examples") or (split == "dev" and run.job.evaluation.split != "dev"):
+        return None
+    return str(recorded.get("sha256"))[:12]
+
+
+def _decoding(run: RunResult) -> Mapping[str, Any]:
+    return run.job.evaluation.model_dump(mode="json", exclude=_SCHEDULE)
+
+
+def _version_of(package: str) -> Callable[[RunResult], Any]:
+    return lambda run: run.environment.get("packages", {}).get(package)
+
+
+def _differing(runs: LabelledRuns, what: str, value: Callable[[RunResult], Any]) -> list[str]:
+    """One line if the runs that have a value (are not None) have not all the same."""
+    holders: dict[str, list[str]] = {}
+    for label, run in runs:
+        if (found := value(run)) is not None:
+            holders.setdefault(_key(found), []).append(label)
+    if len(holders) < 2:
+        return []
+    return [f"{what}: " + "; ".join(f"{shown} in {', '.join(labels)}" for shown, labels in holders.items())]
+
+
+def _key(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _step(run: RunResult) -> str:
+    newest = f"step {run.step}" if run.step is not None else "no step yet"
+    return newest if run.planned_steps is None else f"{newest} of {run.planned_steps}"

@@ -1,0 +1,113 @@
+"""One run: out of the store and its run directory.
+
+E evaluations, P problems.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atlas.comparison.model import FloatArray, RunResult
+from atlas.errors import StoreError
+from atlas.job import JobSpec
+from atlas.run import CLOCKS
+from atlas.store import RunRecord, Store
+
+
+def read_run(store: Store, record: RunRecord, job: JobSpec, arm: str) -> RunResult:
+    """What is known of a run now. Files that are not there yet, or were not written by an older Atlas, are empty.
+
+    Raises StoreError for a file that cannot be understood.
+    """
+    latest = store.latest(record.id)
+    evaluations = store.metrics(record.id, "eval/pass_rate")
+    steps_E = tuple(step for step, _ in evaluations)
+    readings = store.clocks(record.id)
+    unknown = dict.fromkeys(CLOCKS, np.nan)
+    test_step = _test_step(record, job, latest, steps_E)
+    test_problems_P, test_correct_P = _test_outcomes(store, record.id, test_step, latest)
+    measured = _document(Path(record.run_dir) / "splits.json")
+    return RunResult(
+        id=record.id,
+        arm=arm,
+        seed=job.seed,
+        state=record.state,
+        failure=": ".join(part for part in (record.reason, record.message) if part)
+        if record.state != "succeeded"
+        else "",
+        job=job,
+        planned_steps=record.planned_steps,
+        steps_E=steps_E,
+        pass_rate_E=np.array([rate for _, rate in evaluations], dtype=np.float64),
+        problems=int(latest.get("eval/problems", 0)),
+        clocks_E={
+            clock: np.array([readings.get(step, unknown)[clock] for step in steps_E], dtype=np.float64)
+            for clock in CLOCKS
+        },
+        test_step=test_step,
+        test_problems_P=test_problems_P,
+        test_correct_P=test_correct_P,
+        used=readings[max(readings)] if readings else {},
+        phase_seconds=_phase_seconds(store, record.id, latest),
+        reverse_kl=latest.get("train/reverse_kl"),
+        splits=measured.get("splits", {}),
+        grader=measured.get("grader", {}),
+        environment=_last_line(Path(record.run_dir) / "environment.json"),
+        git=_document(Path(record.run_dir) / "spec.json").get("git") or {},
+        teacher_pass_rate=latest.get("eval/teacher_pass_rate"),
+        step=record.step,
+    )
+
+
+def _test_step(record: RunRecord, job: JobSpec, latest: dict[str, float], steps_E: tuple[int, ...]) -> int | None:
+    """With `split: test` nothing is chosen: the last evaluation of a run that has come to its end is the score."""
+    if "test/step" in latest:
+        return int(latest["test/step"])
+    if job.evaluation.split == "test" and record.state == "succeeded" and steps_E:
+        return steps_E[-1]
+    return None
+
+
+def _test_outcomes(
+    store: Store, run_id: str, step: int | None, latest: dict[str, float]
+) -> tuple[tuple[str, ...], FloatArray | None]:
+    """The test problems, and the mean of `correct` for each; (), None until all of them are in the store."""
+    outcomes = [] if step is None else store.outcomes(run_id, step, "test")
+    scored = latest.get("test/problems", latest.get("eval/problems", len(outcomes)))
+    if not outcomes or len(outcomes) < scored:
+        return (), None
+    return tuple(problem for problem, _ in outcomes), np.array([correct for _, correct in outcomes])
+
+
+def _phase_seconds(store: Store, run_id: str, latest: dict[str, float]) -> dict[str, float]:
+    names = [name for name in sorted(latest) if name.startswith("phase/") and name.endswith("_seconds")]
+    return {
+        name.removeprefix("phase/").removesuffix("_seconds"): sum(value for _, value in store.metrics(run_id, name))
+        for name in names
+    }
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {file}: {error}; expected a JSON object: put it back or remove it") from error
+    if not isinstance(document, dict):
+        raise StoreError(f"{file} holds {type(document).__name__}, expected a JSON object; put it back or remove it")
+    return document
+
+
+def _last_line(file: Path) -> dict[str, Any]:
+    """The newest whole line of a file that a worker may be writing."""
+    try:
+        lines = file.read_bytes().rpartition(b"\n")[0].splitlines()
+        document = json.loads(lines[-1]) if lines else {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {file}: {error}; expected JSON lines: put it back or remove it") from error
+    return document if isinstance(document, dict) else {}
