@@ -1,0 +1,1 @@
+"""A comparison as one file to read, sign and keep: HTML or Markdown, self-contained."""

@@ -1,0 +1,339 @@
+"""What was measured: the chart, the tables, where the time went. Each part says in one line how it is computed."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from atlas.analysis.curves import Reached, peak, time_to_peak
+from atlas.analysis.intervals import wilson
+from atlas.analysis.seeds import MeanError
+from atlas.comparison.arms import counted, curve
+from atlas.comparison.model import ArmResult, Comparison, RunResult, Verdict
+from atlas.comparison.wording import counted_noun, device_time, percent
+from atlas.report import numbers
+from atlas.report.chart import (
+    OFF_THE_CLOCK,
+    baseline_rate,
+    pass_rate_chart,
+    phase_chart,
+    phase_name,
+    split_of,
+)
+from atlas.report.document import Block, Cell, Details, Figure, Missing, Paragraph, Table, table
+
+STATISTICS = "docs/statistics.md"
+_TOOK = ("gpu_seconds", "rollouts", "tokens_generated")
+"""Clocks of what a whole run took."""
+
+
+def differences_on_test(comparison: Comparison) -> tuple[Block, ...]:
+    """Every arm against the reference, on test."""
+    if not comparison.verdicts:
+        return ()
+    reference = comparison.verdicts[0].reference
+    level = percent(comparison.level)
+    columns = (
+        f"against {reference}",
+        f"difference in points [{level} % interval]",
+        "seeds",
+        "problems",
+        "gained",
+        "lost",
+        "McNemar p",
+    )
+    rows = [_difference_row(verdict) for verdict in comparison.verdicts]
+    how = (
+        "Pass rate on test, arm minus reference, on the same problems; the interval covers the variance over problems "
+        "and, with two seeds or more, over seeds."
+    )
+    if len(comparison.verdicts) > 1:
+        how += f" {len(comparison.verdicts)} comparisons, so each is at {level} % (Bonferroni)."
+    how += " Gained and lost: problems that most seeds of one arm solve and most of the other do not."
+    return (table(columns, rows), _how(how))
+
+
+def curves(comparison: Comparison) -> tuple[Block, ...]:
+    """The pass rate over training time."""
+    svg = pass_rate_chart(comparison)
+    if svg is None:
+        return (Paragraph("No run has been evaluated yet: there is nothing to draw."),)
+    names = ", ".join(arm.name for arm in comparison.arms)
+    split = split_of(comparison)
+    how = (
+        f"Pass rate on {split} at each evaluation, over training time: loading and evaluation are left out, the "
+        "teacher's forward passes are in. Thick line and band: mean, lowest and highest of the seeds that did not "
+        "fail; no confidence interval. Thin lines: single seeds, dotted if the run failed. Bars: 95 % Wilson "
+        "intervals, where there is one seed. Crosses: a target reached."
+    )
+    return (Figure(svg, f"Pass rate on {split} over training time, for {names}. Numbers are below."), _how(how))
+
+
+def final_metrics(comparison: Comparison) -> tuple[Block, ...]:
+    """One row for each arm; one for each run, folded; the baselines."""
+    split = split_of(comparison)
+    readings = _readings(comparison)
+    unit = readings.device.unit
+    rates = (f"step 0 ({split})", f"peak ({split})", "test")
+    took = (f"to peak ({unit})", f"whole run ({unit})", "rollouts", "tokens", "reverse KL")
+    arms = table(
+        ("arm", "seeds", *rates, "test: SE over seeds", *took), [_arm_row(arm, readings) for arm in comparison.arms]
+    )
+    runs = table(
+        ("run", "arm", "seed", "state", *rates, *took),
+        [_run_row(run, readings) for arm in comparison.arms for run in arm.runs],
+        labels=4,
+    )
+    how = (
+        f"Pass rates in %, with 95 % Wilson intervals over problems. Step 0 and peak are on {split}; the peak is the "
+        f"best of several noisy evaluations and so leans upwards. {_how_tested(comparison)} To peak: to the first "
+        "evaluation within one standard error of the peak; mean (range over seeds). The rest is what a whole run took "
+        "(tokens: written by the student; reverse KL: nats per token to the teacher, at the end), mean ± standard "
+        f"error over seeds. {unit}: training time × devices; loading and evaluation are left out."
+    )
+    return (arms, _how(how), Details("Each run", (runs,)), *_baselines(comparison))
+
+
+def time_to_target(comparison: Comparison) -> tuple[Block, ...]:
+    """When each arm reached each target."""
+    if not comparison.targets:
+        return (Paragraph("There is no target: neither a teacher nor a second arm was measured."),)
+    readings = _readings(comparison)
+    clocks = {"train_seconds": "training time", "gpu_seconds": readings.device.unit, "rollouts": "rollouts"}
+    rows: list[list[Cell]] = []
+    for target in comparison.targets:
+        for arm in comparison.arms:
+            by_clock = target.reached.get(arm.name, {})
+            cells = [
+                readings.reached(clock, _of_counted(arm, by_clock.get(clock, ())), "the arm has no evaluation")
+                for clock in clocks
+            ]
+            rows.append([target.name, f"{numbers.percent(target.level)} %", arm.name, *cells])
+    how = (
+        "The first evaluation at or above the level, interpolated linearly from the one before; mean (range over "
+        "seeds). A level that was never reached took longer than the run: >. The level of a peak is that peak less one "
+        "standard error of an evaluation."
+    )
+    return (table(("target", "level", "arm", *clocks.values()), rows, labels=3), _how(how))
+
+
+def speed_up_split(comparison: Comparison) -> tuple[Block, ...]:
+    """How much sooner, and whether that is fewer rollouts or cheaper ones."""
+    if not comparison.verdicts:
+        return (Paragraph("Nothing to compare: there is one arm."),)
+    columns = ("sooner", "than", "speed-up", "interval", "= rollouts ratio", "× cost-per-rollout ratio")
+    rows = [_speed_up_row(verdict) for verdict in comparison.verdicts]
+    how = (
+        "Training time of the slower arm over that of the sooner one, both at the weaker arm's peak less one standard "
+        "error: geometric mean of one ratio for each seed, with the t-interval on the logarithms "
+        f"({percent(comparison.level)} %). Rollouts ratio above 1: the sooner arm learns more from each rollout. "
+        "Cost-per-rollout ratio above 1: each of its rollouts takes less training time. Their product is the speed-up."
+    )
+    return (table(columns, rows, labels=2), _how(how))
+
+
+def phases(comparison: Comparison) -> tuple[Block, ...]:
+    """Training and evaluation by phase, and the teacher's share."""
+    spent = {arm.name: seconds for arm in comparison.arms if (seconds := _phase_means(arm))}
+    without = [arm.name for arm in comparison.arms if arm.name not in spent]
+    blocks: list[Block] = []
+    if spent:
+        alt = "; ".join(
+            f"{name}: " + ", ".join(f"{phase_name(phase)} {numbers.duration(s)}" for phase, s in seconds.items())
+            for name, seconds in spent.items()
+        )
+        blocks.append(Figure(phase_chart(spent), f"Mean time of a run by phase. {alt}"))
+        blocks += [Paragraph(sentence) for sentence in _teacher_shares(comparison, spent)]
+        blocks.append(Details("The same in numbers", (_phase_table(spent),)))
+        blocks.append(
+            _how(
+                "Time in each phase, mean over the arm's runs. Other: training time that no phase accounts for. "
+                "A share is of the training time."
+            )
+        )
+    if without:
+        blocks.append(Paragraph(f"No phases were recorded for {', '.join(without)}.", "muted"))
+    return tuple(blocks)
+
+
+def _how(text: str) -> Paragraph:
+    return Paragraph(f"{text} See {STATISTICS}.", "muted")
+
+
+def _readings(comparison: Comparison) -> numbers.Readings:
+    return numbers.Readings(device_time([run for arm in comparison.arms for run in arm.runs]))
+
+
+def _of_counted(arm: ArmResult, reached: Sequence[Reached]) -> list[Reached]:
+    """Of the runs that the arm's numbers rest on; `reached` has one entry for each of its runs."""
+    basis = {run.id for run in counted(arm.runs)}
+    return [each for run, each in zip(arm.runs, reached, strict=True) if run.id in basis] if reached else []
+
+
+def _how_tested(comparison: Comparison) -> str:
+    if split_of(comparison) == "test":
+        return "With split: test nothing is chosen, and the test score is the last evaluation."
+    return "Test is scored once, at the checkpoint that was best on dev."
+
+
+def _difference_row(verdict: Verdict) -> list[Cell]:
+    difference = verdict.difference
+    gained_lost: list[Cell] = [str(len(verdict.gained_P)), str(len(verdict.lost_P))]
+    p: Cell = Missing("McNemar's test is of two runs: where each side has one seed")
+    if verdict.paired is not None:
+        p = numbers.p_value(verdict.paired.p_value)
+    if difference is None or not math.isfinite(difference.value):
+        nothing = Missing("no pair of test scores")
+        return [verdict.arm, *[nothing] * 5, p if verdict.paired else nothing]
+    interval = f"[{numbers.signed_points(difference.low)}, {numbers.signed_points(difference.high)}]"
+    return [
+        verdict.arm,
+        f"{numbers.signed_points(difference.value)} {interval}",
+        str(difference.seeds),
+        f"{difference.problems:,}",
+        *gained_lost,
+        p,
+    ]
+
+
+def _arm_row(arm: ArmResult, readings: numbers.Readings) -> list[Cell]:
+    finished = sum(run.state == "succeeded" for run in arm.runs)
+    untested = "no run has a score on test yet"
+    return [
+        arm.name,
+        str(finished) if finished == len(arm.runs) else f"{finished} of {len(arm.runs)}",
+        numbers.pass_rate(arm.first, "no evaluation at step 0"),
+        numbers.pass_rate(arm.peak, "no evaluation that is a number, or nothing was trained"),
+        numbers.pass_rate(arm.test, untested),
+        numbers.error_over_seeds(arm.test, untested),
+        readings.reached("gpu_seconds", _of_counted(arm, arm.to_peak.get("gpu_seconds", ())), "no peak"),
+        *(readings.mean(clock, arm.used.get(clock)) for clock in _TOOK),
+        _reverse_kl(arm.reverse_kl),
+    ]
+
+
+def _reverse_kl(mean: MeanError | None) -> Cell:
+    if mean is None:
+        return Missing("not measured: there is no teacher, or the method does not log it")
+    if not math.isfinite(mean.mean):
+        return Missing("the reverse KL is not a number (NaN)")
+    return f"{mean.mean:.3g}" + (f" ± {mean.standard_error:.2g}" if math.isfinite(mean.standard_error) else "")
+
+
+def _run_row(run: RunResult, readings: numbers.Readings) -> list[Cell]:
+    first = float(run.pass_rate_E[0]) if run.steps_E and run.steps_E[0] == 0 else None
+    highest = peak(run.pass_rate_E)[0] if run.steps_E else None
+    to_peak = [time_to_peak(*curve(run, "gpu_seconds"), run.problems)] if run.problems else []
+    return [
+        run.id,
+        run.arm,
+        str(run.seed),
+        f"{run.state}: {run.failure}" if run.failure else run.state,
+        _rate(first, run.problems, "no evaluation at step 0"),
+        _rate(highest, run.problems, "no evaluation"),
+        _test_rate(run),
+        readings.reached("gpu_seconds", to_peak, "no peak"),
+        *(readings.of_run(clock, run.used.get(clock)) for clock in _TOOK),
+        _reverse_kl(None if run.reverse_kl is None else MeanError(run.reverse_kl, math.nan, 1)),
+    ]
+
+
+def _rate(rate: float | None, problems: int, reason: str) -> Cell:
+    if rate is None or not problems:
+        return Missing(reason)
+    if not math.isfinite(rate):
+        return Missing("the pass rate is not a number (NaN)")
+    return numbers.percent_with_interval(rate, *wilson(rate * problems, problems))
+
+
+def _test_rate(run: RunResult) -> Cell:
+    if run.test_correct_P is None or not len(run.test_correct_P):
+        return Missing("the run has no score on test")
+    return _rate(float(run.test_correct_P.mean()), len(run.test_correct_P), "")
+
+
+def _baselines(comparison: Comparison) -> Iterator[Block]:
+    if not comparison.baselines:
+        yield Paragraph("No baselines were measured: neither student nor teacher as they are.", "muted")
+        return
+    split = split_of(comparison)
+    rows: list[list[Cell]] = []
+    for name, run in comparison.baselines.items():
+        rate = _rate(
+            baseline_rate(comparison, name), run.problems, f"the {name} has no evaluation: its run {run.state}"
+        )
+        rows.append([name, run.job.student.model, run.id, rate, _test_rate(run)])
+    yield Paragraph("Baselines: the models as they are, before any training.")
+    yield table(("baseline", "model", "run", f"{split} [95 % interval]", "test [95 % interval]"), rows, labels=3)
+
+
+def _speed_up_row(verdict: Verdict) -> list[Cell]:
+    if verdict.sooner is None:
+        nothing = Missing("neither is known to be sooner: a level that both reach is missing")
+        return [verdict.arm, verdict.reference, *[nothing] * 4]
+    slower = verdict.reference if verdict.sooner == verdict.arm else verdict.arm
+    return [verdict.sooner, slower, *_ratio_cells(verdict), *_split_cells(verdict)]
+
+
+def _ratio_cells(verdict: Verdict) -> list[Cell]:
+    ratio = verdict.speed_up
+    if ratio is None or not ratio.seeds:
+        nothing = Missing("no pair of seeds has the times")
+        return [nothing, nothing]
+    if not math.isfinite(ratio.value):
+        nothing = Missing(
+            f"in {ratio.unreached} of {ratio.seeds} seeds one side never got there; "
+            "nothing is claimed from the seeds that did"
+            if ratio.unreached
+            else "a time is 0: the level was reached before training"
+        )
+        return [nothing, nothing]
+    value = f"{numbers.ratio(ratio.value)} ({counted_noun(ratio.seeds, 'seed')})"
+    if not math.isfinite(ratio.low):
+        return [value, Missing("one seed has no interval")]
+    return [value, f"[{numbers.ratio(ratio.low)}, {numbers.ratio(ratio.high)}]"]
+
+
+def _split_cells(verdict: Verdict) -> list[Cell]:
+    if verdict.split is None:
+        return [Missing("an arm does not reach the level in every seed, or writes no rollouts")] * 2
+    return [numbers.ratio(verdict.split.rollouts_ratio), numbers.ratio(verdict.split.cost_per_rollout_ratio)]
+
+
+def _phase_means(arm: ArmResult) -> dict[str, float]:
+    """Mean seconds by phase over the runs that have phases, with what the training clock has beyond them as `other`."""
+    runs = [run for run in arm.runs if run.phase_seconds]
+    names = dict.fromkeys(name for run in runs for name in run.phase_seconds)
+    means = {name: sum(run.phase_seconds.get(name, 0.0) for run in runs) / len(runs) for name in names}
+    if not runs:
+        return {}
+    trained = sum(seconds for name, seconds in means.items() if name not in OFF_THE_CLOCK)
+    other = sum(run.used.get("train_seconds", math.nan) for run in runs) / len(runs) - trained
+    return means | ({"other": other} if other > 0 else {})
+
+
+def _teacher_shares(comparison: Comparison, spent: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    for arm in comparison.arms:
+        seconds = spent.get(arm.name, {})
+        trained = sum(value for name, value in seconds.items() if name not in OFF_THE_CLOCK)
+        if "teacher" in seconds and trained > 0:
+            yield (
+                f"{arm.name}: the teacher's forward passes are {100 * seconds['teacher'] / trained:.0f} % of the "
+                f"training time ({numbers.duration(seconds['teacher'])} of {numbers.duration(trained)})."
+            )
+        elif trained > 0:
+            yield f"{arm.name}: no time went to a teacher."
+
+
+def _phase_table(spent: Mapping[str, Mapping[str, float]]) -> Table:
+    names = dict.fromkeys(name for seconds in spent.values() for name in seconds)
+    rows: list[list[Cell]] = []
+    for arm, seconds in spent.items():
+        trained = sum(value for name, value in seconds.items() if name not in OFF_THE_CLOCK)
+        for name in names:
+            if name not in seconds:
+                continue
+            on_clock = name not in OFF_THE_CLOCK and trained > 0
+            share: Cell = Missing("not on the training clock")
+            if on_clock:
+                share = f"{100 * seconds[name] / trained:.0f} %"
+            rows.append([arm, phase_name(name), numbers.duration(seconds[name]), share])
+    return table(("arm", "phase", "mean time", "share of training"), rows, labels=2)
