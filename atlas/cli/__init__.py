@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from atlas.cli import documentation, queue, reporting, runs, specs
+from atlas.cli import comparing, documentation, queue, reporting, runs, specs
 from atlas.errors import AtlasError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command()(queue.up)
 app.command("ls")(runs.list_runs)
 app.command()(runs.show)
 app.command()(runs.logs)
+app.command()(comparing.compare)
 app.command()(reporting.report)
 app.command()(queue.cancel)
 app.command()(queue.resume)

@@ -108,16 +108,17 @@ def _arm_row(arm: "ArmResult", unit: "DeviceTime") -> list[str]:
     rates = [
         percent_with_interval(rate.pass_rate, rate.low, rate.high) if rate else "" for rate in (arm.peak, arm.test)
     ]
-    used = {clock: mean.mean for clock, mean in arm.used.items()}
-    trains = any(run.job.method.trains for run in arm.runs)
-    work = [unit.number(used["gpu_seconds"]), count(used["rollouts"]), count(used["tokens_generated"])]
+    work = ["", "", ""]
+    if any(run.job.method.trains and run.used for run in arm.runs):
+        seconds, rollouts, tokens = (arm.used[clock].mean for clock in ("gpu_seconds", "rollouts", "tokens_generated"))
+        work = [unit.number(seconds), count(rollouts), count(tokens)]
     return [
         arm.name,
         _share(len(counted(arm.runs)), len(arm.runs)),
         f"{100 * arm.first.pass_rate:.1f}" if arm.first else "",
         *rates,
         _time(arm, arm.to_peak["gpu_seconds"], unit),
-        *(work if trains else ["", "", ""]),
+        *work,
         number(arm.reverse_kl.mean) if arm.reverse_kl else "",
     ]
 

@@ -1,0 +1,168 @@
+"""`atlas compare` and the end of a submit."""
+
+import csv
+import io
+import json
+import math
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from atlas.cli import app
+from atlas.cli.comparing import print_arms
+from atlas.cli.tables import print_comparison
+from atlas.comparison.collect import collect
+from atlas.errors import UsageError
+
+H200 = {"atlas": {"version": "0.2.0"}, "packages": {}, "gpus": [{"name": "H200"}]}
+
+
+@pytest.fixture
+def atlas(lab, monkeypatch):
+    """`atlas compare`: its output, or the error that it ends with."""
+    monkeypatch.setenv("ATLAS_HOME", str(lab.store.home))
+    monkeypatch.setattr("atlas.cli.stores.settle", lambda store: None)
+
+    def compare(*arguments):
+        result = CliRunner().invoke(app, ["compare", *arguments])
+        if result.exception is not None:
+            raise result.exception
+        return result.stdout
+
+    return compare
+
+
+@pytest.fixture
+def study(lab):
+    """grpo and gkd with two seeds each, their baselines, one seed failed, as an experiment."""
+    runs = [
+        ("grpo", seed, lab.run("grpo", seed, [0.1, 0.3, 0.5], "1000000000", seconds_per_step=8.0)) for seed in (0, 1)
+    ]
+    runs += [("gkd", seed, lab.run("gkd", seed, [0.1, 0.6, 0.7], "1111111100")) for seed in (0, 1)]
+    runs.append(("gkd", 2, lab.run("gkd", 2, [0.1], state="failed")))
+    student = lab.run("evaluate", 0, [0.1], "1000000000")
+    teacher = lab.run("evaluate", 0, [0.9], "1111111110", student={"model": "org/teacher"})
+    lab.experiment(runs, {"student": student, "teacher": teacher})
+    return [run_id for _, _, run_id in runs]
+
+
+def row(output, start):
+    """The cells of the line that starts so."""
+    (line,) = [line for line in output.splitlines() if line.startswith(start + "  ")]
+    return line.removeprefix(start).split()
+
+
+def test_the_table_shows_each_arm_and_baseline(atlas, study):
+    output = atlas("study")
+    assert row(output, "grpo")[:6] == ["2", "10.0", "50.0", "[40,", "60]", "10.0"]
+    assert row(output, "gkd")[:2] == ["2/3", "10.0"]
+    assert row(output, "grpo")[-4:] == ["2.7", "2.7", "160", "2000"], "time to peak, time in all, rollouts, tokens"
+    assert row(output, "teacher as is") == ["90.0", "90.0", "[60,", "98]"]
+    assert "CPU-min" in output
+
+
+def test_targets_verdicts_differences_and_what_is_missing_follow(atlas, study):
+    output = atlas("study")
+    assert row(output, "90 % of the teacher") == ["81.0", ">", "2.7", ">", "0.33"]
+    assert row(output, "grpo's peak less 1 SE") == ["45.0", "2.3", "0.12"]
+    assert "\ngkd against grpo\n  gkd ends 70.0 points above grpo on test (95 % interval" in output
+    assert "  gkd reaches grpo's peak 20.0x sooner in training time" in output
+    assert row(output, "method.type") == ["grpo", "gkd"]
+    assert "\nnot there\n  gkd s2 failed: out_of_memory: no memory left\n" in output
+    assert f"s0 {study[0]} succeeded" in output
+
+
+def test_no_line_of_the_tables_is_wider_than_a_hundred_columns(lab, study):
+    console = Console(file=io.StringIO(), width=100)
+    print_arms(collect(lab.store, ["study"]), console)
+    text = console.file.getvalue()
+    table = text[: text.index("gkd against grpo")]
+    assert max(map(len, table.splitlines())) <= 100 and "…" not in table
+
+
+def test_runs_on_gpus_are_measured_in_gpu_hours(atlas, lab):
+    run_id = lab.run("gkd", 0, [0.1, 0.5], seconds_per_step=1800.0, environment=H200)
+    output = atlas(run_id)
+    assert "GPU-h" in output and row(output, "gkd")[-4:-2] == ["5.0", "5.0"]
+
+
+def test_a_run_before_its_first_evaluation_has_an_empty_row(atlas, lab):
+    output = atlas(lab.run("gkd", 0, state="queued"))
+    assert row(output, "gkd") == ["1"]
+    assert "gkd s0 is queued" in output
+
+
+def test_runs_that_cannot_be_compared_are_refused_and_forced_ones_are_marked_in_front(atlas, lab):
+    gkd, grpo = lab.run("gkd", 0, [0.1]), lab.run("grpo", 0, [0.1], problems=50)
+    with pytest.raises(UsageError, match="number of problems"):
+        atlas(gkd, grpo)
+    assert atlas(gkd, grpo, "--force").startswith("\nNOT COMPARABLE: these runs were not measured in the same way\n")
+
+
+def test_json_is_strict_and_holds_everything(atlas, lab, study):
+    lab.run("sft", 0, [0.1, math.nan], name="diverged")
+    document = json.loads(atlas("diverged", "--json"), parse_constant=pytest.fail)
+    assert document["arms"][0]["runs"][0]["pass_rate_E"] == [0.1, None]
+    document = json.loads(atlas("study", "--json"), parse_constant=pytest.fail)
+    assert document["experiment"]["id"] == "study-0a0a0a"
+    assert document["arms"][1]["test"]["pass_rate"] == pytest.approx(0.8)
+    assert document["arms"][1]["runs"][0]["job"]["teacher"]["model"] == "org/teacher"
+    assert document["verdicts"][0]["speed_up"]["value"] == pytest.approx(20)
+    assert document["verdicts"][0]["difference"]["problems"] == 10
+    assert document["targets"][1]["reached"]["gkd"]["train_seconds"][0]["value"] == pytest.approx(7)
+
+
+def test_csv_has_one_line_for_each_run_with_numbers_as_they_are(atlas, study):
+    rows = list(csv.DictReader(io.StringIO(atlas("study", "--csv"))))
+    assert [(row["role"], row["arm"], row["seed"], row["state"]) for row in rows] == [
+        ("arm", "grpo", "0", "succeeded"),
+        ("arm", "grpo", "1", "succeeded"),
+        ("arm", "gkd", "0", "succeeded"),
+        ("arm", "gkd", "1", "succeeded"),
+        ("arm", "gkd", "2", "failed"),
+        ("baseline", "student", "0", "succeeded"),
+        ("baseline", "teacher", "0", "succeeded"),
+    ]
+    first, failed = rows[0], rows[4]
+    assert (first["run"], first["step0"], first["peak"], first["test"]) == (study[0], "0.1", "0.5", "0.1")
+    assert (first["peak_step"], first["peak_train_seconds"], first["rollouts"]) == ("20", "160.0", "160.0")
+    assert float(first["test_low"]) == pytest.approx(0.0178762, rel=1e-5)
+    assert failed["failure"] == "out_of_memory: no memory left" and failed["test"] == ""
+
+
+def test_csv_of_an_experiment_without_runs_is_its_header(atlas, lab):
+    lab.experiment([("gkd", 0, "gone")])
+    assert atlas("study", "--csv").startswith("role,arm,seed,run,state") and atlas("study", "--csv").count("\n") == 1
+
+
+def test_json_and_csv_exclude_each_other(atlas, study):
+    with pytest.raises(UsageError, match="exclude each other"):
+        atlas("study", "--json", "--csv")
+
+
+def test_what_a_job_says_cannot_control_the_terminal(atlas, lab):
+    runs = [
+        lab.run("sft", seed, [0.1], name=name, dataset={"type": "gsm8k", "instruction": f"\x1b[2J[bold]{name}"})
+        for seed, name in enumerate("ab")
+    ]
+    output = atlas(*runs)
+    assert "\x1b[2J" not in output and "\\x1b[2J[bold]a" in output
+
+
+def test_a_submit_ends_with_the_comparison_of_its_experiments_and_other_runs(lab, study, capsys):
+    other = lab.run("sft", 0, [0.1, 0.2])
+    runs = [lab.store.run(run_id) for run_id in [*study, other]]
+    print_comparison(lab.store, runs, ["study-0a0a0a"])
+    output = capsys.readouterr().out
+    assert "gkd against grpo" in output and row(output, "sft")[:2] == ["1", "10.0"]
+    assert f"{study[4]}: failed (out_of_memory): no memory left\n" in output
+    assert output.count("arm ") == 2, "one table each"
+
+
+def test_a_submit_of_runs_that_cannot_be_compared_shows_them_without_verdicts(lab, capsys):
+    runs = [lab.run("gkd", 0, [0.1, 0.5]), lab.run("grpo", 0, [0.1, 0.4], problems=50)]
+    print_comparison(lab.store, [lab.store.run(run_id) for run_id in runs])
+    output = capsys.readouterr().out
+    assert "NOT COMPARABLE" in output and "50.0 [40, 60]" in output
+    assert "against" not in output and "time to a level" not in output
