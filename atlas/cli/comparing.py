@@ -69,9 +69,9 @@ def print_arms(comparison: "Comparison", console: "Console") -> None:
     _print_lines(console, "runs", [_run_line(arm.name, arm.runs) for arm in comparison.arms])
     split = runs[0].job.evaluation.split if runs else "dev"
     console.print(
-        f"\nPass rates in %, with 95 % Wilson intervals over problems. step 0 and peak are on {split}; a peak is\n"
-        "the best of several noisy measurements. Times leave out loading and evaluation. tokens: those that the\n"
-        "student wrote for training; KL: reverse, to the teacher, in nats a token.",
+        f"\nPass rates in %, with 95 % Wilson intervals over problems. step 0 and peak are on {split}; a peak is the "
+        "best of several noisy measurements. Times leave out loading and evaluation. tokens: what the student wrote for "
+        "training. KL: reverse, to the teacher, in nats a token.",
         highlight=False,
     )
 
@@ -138,10 +138,10 @@ def _target_table(comparison: "Comparison", unit: "DeviceTime") -> "Table":
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("time to a level", no_wrap=True)
+    table.add_column(f"{unit.unit} to a level", no_wrap=True)
     table.add_column("%", justify="right", no_wrap=True)
     for arm in comparison.arms:
-        table.add_column(f"{arm.name}, {unit.unit}", justify="right", overflow="ellipsis", no_wrap=True)
+        table.add_column(arm.name, justify="right", overflow="fold")
     for target in comparison.targets:
         times = [_time(arm, target.reached[arm.name]["gpu_seconds"], unit) for arm in comparison.arms]
         less = " less 1 SE" if target.name.endswith("peak") else ""
@@ -156,7 +156,7 @@ def _difference_table(comparison: "Comparison") -> "Table":
     from atlas.cli.tables import printable
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("differs in", overflow="fold")
+    table.add_column("differs in", no_wrap=True)
     for arm in comparison.arms:
         table.add_column(arm.name, overflow="fold")
     for path, values in comparison.differences.items():

@@ -33,13 +33,13 @@ def arm_results(arms: Mapping[str, Sequence[RunResult]]) -> tuple[ArmResult, ...
 
 
 def targets(arms: Sequence[ArmResult], teacher_pass_rate: float | None) -> tuple[Target, ...]:
-    """90 % of the teacher, if it was measured, and the weaker peak of each arm and the reference."""
+    """90 % of the teacher, if it was measured, and the weaker peak of each arm and the reference, if it is a climb."""
     found: dict[str, float] = {}
     if teacher_pass_rate is not None and teacher_pass_rate > 0:
         found["90 % of the teacher"] = 0.9 * teacher_pass_rate
     for arm in arms[1:]:
         weak = weaker(arm, arms[0])
-        if weak is not None:
+        if weak is not None and (weak.first is None or peak_level(weak) > weak.first.pass_rate):
             found[f"{weak.name}'s peak"] = peak_level(weak)
     return tuple(Target(name, level, {arm.name: reached(arm, level) for arm in arms}) for name, level in found.items())
 

@@ -36,16 +36,15 @@ def cautions(runs: LabelledRuns) -> tuple[str, ...]:
         for package in ("torch", "transformers", "trl")
         for line in _differing(loaded, f"the version of {package} differs", _version_of(package))
     ]
-    found += _differing(loaded, "the version of Atlas differs", lambda run: run.environment.get("atlas"))
+    found += _differing(loaded, "the version of Atlas differs", _atlas_version)
     found += _differing(loaded, "the devices differ", devices)
     measured = [(label, run) for label, run in runs if run.steps_E]
-    if any(run.splits for _, run in measured):
-        found += [
-            f"{label} was written before Atlas recorded splits and graders; that it has the same problems is known "
-            "from its dataset and evaluation settings only"
-            for label, run in measured
-            if not run.splits
-        ]
+    unrecorded = [label for label, run in measured if not run.splits]
+    if unrecorded and len(unrecorded) < len(measured):
+        found.append(
+            f"written before Atlas recorded splits and graders: {', '.join(unrecorded)}; that they have the same "
+            "problems is known from the dataset and evaluation settings only"
+        )
     active = [(label, run) for label, run in runs if run.state in ("claimed", "running", "preempted")]
     return (*found, *(f"{label} still runs ({_step(run)})" for label, run in active))
 
@@ -83,6 +82,15 @@ def _decoding(run: RunResult) -> Mapping[str, Any]:
 
 def _version_of(package: str) -> Callable[[RunResult], Any]:
     return lambda run: run.environment.get("packages", {}).get(package)
+
+
+def _atlas_version(run: RunResult) -> str | None:
+    """`0.1.0 (c0ffee1)`: between releases only the commit tells."""
+    atlas = run.environment.get("atlas")
+    if not atlas:
+        return None
+    commit = atlas.get("commit")
+    return f"{atlas.get('version')} ({commit[:7]})" if commit else str(atlas.get("version"))
 
 
 def _differing(runs: LabelledRuns, what: str, value: Callable[[RunResult], Any]) -> list[str]:

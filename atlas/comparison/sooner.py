@@ -66,7 +66,7 @@ class Sooner:
         seeds = seeds_text([(len(self.pairs), len(side.runs)) for side in (self.arm, self.reference)])
         if math.isnan(self.ratio.low):
             return f"{seeds}: no interval"
-        return f"{percent(self.level)} % interval {number(self.ratio.low)} to {number(self.ratio.high)}, {seeds}"
+        return f"{percent(self.level)} % interval {_bound(self.ratio.low)} to {_bound(self.ratio.high)}, {seeds}"
 
     def _why(self) -> str:
         if self.split is None:
@@ -128,6 +128,11 @@ def _work(run: RunResult) -> tuple[FloatArray, FloatArray, FloatArray]:
     seconds_E, rollouts_E = run.clocks_E["train_seconds"], run.clocks_E["rollouts"]
     there_E = ~np.isnan(seconds_E) & ~np.isnan(rollouts_E) & ~np.isnan(run.pass_rate_E)
     return seconds_E[there_E], rollouts_E[there_E], run.pass_rate_E[there_E]
+
+
+def _bound(ratio: float) -> str:
+    """Two seeds may leave almost anything possible: then the digits say nothing."""
+    return "under 0.01" if ratio < 0.01 else "over 1000" if ratio > 1000 else number(ratio)
 
 
 def _more_or_less(ratio: float, less: str, more: str) -> str:

@@ -98,3 +98,7 @@ def test_a_teacher_that_solves_nothing_or_was_measured_elsewhere_is_no_target(la
     elsewhere = lab.run("evaluate", 0, [0.7], "1111111000", student={"model": "org/teacher"}, eval_split="test")
     assert collect(lab.store, [gkd, nothing]).targets == ()
     assert collect(lab.store, [gkd, elsewhere], force=True).targets == ()
+
+
+def test_a_peak_that_is_no_climb_is_no_target(lab):
+    assert collect(lab.store, [lab.run("gkd", 0, [0.1, 0.6]), lab.run("grpo", 0, [0.3, 0.32])]).targets == ()

@@ -212,7 +212,7 @@ def test_runs_of_the_previous_version_compare_by_equal_dataset_settings_with_a_c
     old = lab.run("gkd", 0, [0.1, 0.2], splits=None)
     assert collect(lab.store, [old, lab.run("grpo", 0, [0.1], splits=None)]).notes == ()
     (note,) = collect(lab.store, [old, lab.run("grpo", 1, [0.1])]).notes
-    assert note.startswith("gkd s0 was written before Atlas recorded splits")
+    assert note.startswith("written before Atlas recorded splits and graders: gkd s0; ")
 
 
 def test_a_run_that_has_measured_nothing_cannot_have_measured_it_differently(lab):
@@ -222,10 +222,15 @@ def test_a_run_that_has_measured_nothing_cannot_have_measured_it_differently(lab
 
 
 def test_other_versions_and_devices_are_cautions(lab):
-    newer = {"atlas": {"version": "0.2.0"}, "packages": {"torch": "2.9.0", "trl": "1.16.0"}, "gpus": [{"name": "H200"}]}
+    newer = {
+        "atlas": {"version": "0.2.0", "commit": "c0ffee123"},
+        "packages": {"torch": "2.9.0", "trl": "1.16.0"},
+        "gpus": [{"name": "H200"}],
+    }
     comparison = collect(lab.store, [lab.run("gkd", 0, [0.1]), lab.run("grpo", 0, [0.1], environment=newer)])
     assert comparison.notes == (
         "the version of torch differs: 2.8.0 in gkd s0; 2.9.0 in grpo s0",
+        "the version of Atlas differs: 0.2.0 in gkd s0; 0.2.0 (c0ffee1) in grpo s0",
         "the devices differ: CPU in gkd s0; H200 in grpo s0",
     )
 

@@ -165,4 +165,4 @@ def test_a_submit_of_runs_that_cannot_be_compared_shows_them_without_verdicts(la
     print_comparison(lab.store, [lab.store.run(run_id) for run_id in runs])
     output = capsys.readouterr().out
     assert "NOT COMPARABLE" in output and "50.0 [40, 60]" in output
-    assert "against" not in output and "time to a level" not in output
+    assert "against" not in output and "to a level" not in output

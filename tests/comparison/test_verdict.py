@@ -75,6 +75,7 @@ def test_an_interval_that_holds_one_is_no_claim(lab):
     runs += [lab.run("gkd", seed, [0.1, 0.6, 0.7]) for seed in range(2)]
     (_, sentence) = verdict(lab, *runs).sentences
     assert sentence.startswith("No difference in training time to grpo's peak can be claimed between gkd and grpo: ")
+    assert "(95 % interval under 0.01 to over 1000, 2 seeds)" in sentence
 
 
 def test_nothing_is_claimed_from_the_seeds_that_happened_to_get_there(lab):
