@@ -54,7 +54,7 @@ def pass_rate_chart(comparison: Comparison) -> str | None:
         _mark_targets(axes, comparison, divisor)
         axes.set_xlabel(f"training time ({unit})")
         axes.set_ylabel(f"pass rate on {split_of(comparison)} (%)")
-        axes.set_xlim(left=0)
+        axes.set_xlim(left=-0.012 * axes.get_xlim()[1])
         bottom, top = axes.get_ylim()
         axes.set_ylim(max(bottom, 0), min(top, 100))
         _label_levels(axes, [(f"{name} {percent(level)} %", 100 * level) for name, level, _ in levels])
@@ -65,7 +65,7 @@ def pass_rate_chart(comparison: Comparison) -> str | None:
 def phase_chart(phases: Mapping[str, Mapping[str, float]]) -> str:
     """Where the hours went: one bar for each arm of seconds by phase."""
     divisor, unit = _unit(max(sum(seconds.values()) for seconds in phases.values()))
-    names = list(dict.fromkeys(name for name in (*_PHASE_COLOURS, *sorted(_names(phases))) if name in _names(phases)))
+    names = in_order(phases)
     with _drawing(7.6, 1.4 + 0.45 * len(phases)) as (figure, axes):
         left = np.zeros(len(phases))
         for number, name in enumerate(names):
@@ -98,6 +98,12 @@ def themed(svg: str) -> str:
 def split_of(comparison: Comparison) -> str:
     """The split that is measured on the way."""
     return next((run.job.evaluation.split for arm in comparison.arms for run in arm.runs), "dev")
+
+
+def in_order(phases: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The phases that took time in any arm: those known here in the order of a step, then the others."""
+    spent = {name for seconds in phases.values() for name, value in seconds.items() if value > 0}
+    return [*(name for name in _PHASE_COLOURS if name in spent), *sorted(spent - _PHASE_COLOURS.keys())]
 
 
 def phase_name(phase: str) -> str:
@@ -227,10 +233,6 @@ def _legend(axes: Any, columns: int) -> None:
         axes.figure.legend(
             handles, labels, loc="outside lower center", ncols=min(columns, len(handles)), frameon=False, fontsize=8.5
         )
-
-
-def _names(phases: Mapping[str, Mapping[str, float]]) -> set[str]:
-    return {name for seconds in phases.values() for name, spent in seconds.items() if spent > 0}
 
 
 def _unit(longest_seconds: float) -> tuple[float, str]:

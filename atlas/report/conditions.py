@@ -16,8 +16,7 @@ def differences(comparison: Comparison) -> tuple[Block, ...]:
     if not comparison.differences:
         return (Paragraph("Nothing: there is one arm, or the arms are the same job."),)
     rows: list[list[Cell]] = [
-        [path, *(_value(values[name]) if name in values else Missing("the arm has no such field") for name in names)]
-        for path, values in comparison.differences.items()
+        [path, *(_value_in(values.get(name)) for name in names)] for path, values in comparison.differences.items()
     ]
     return (
         table(("field", *names), rows, labels=1 + len(names)),
@@ -31,7 +30,11 @@ def resolved_spec(comparison: Comparison) -> tuple[Block, ...]:
     if not reference.runs:
         return (Paragraph(f"The runs of {reference.name} are not in the store any more."),)
     text = yaml.safe_dump(reference.runs[0].job.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    said = "All fields that are not in the table above are the same in all arms." if len(comparison.arms) > 1 else ""
+    said = (
+        "All other fields that can change a number are the same in all arms, but the seed."
+        if len(comparison.arms) > 1
+        else ""
+    )
     return (
         *((Paragraph(said),) if said else ()),
         Details(f"The resolved job of {reference.name}, seed {reference.runs[0].seed}", (Code(text),)),
@@ -172,6 +175,11 @@ def _gpu(environment: Mapping[str, Any]) -> str | None:
         return None
     names = [f"{gpu['name']} (driver {gpu['driver']})" for gpu in environment.get("gpus", ())]
     return ", ".join(names) or "none: the CPU"
+
+
+def _value_in(value: Any) -> Cell:
+    """A field of one arm: None where the arm lacks it."""
+    return Missing("null, or the arm has no such field") if value is None else _value(value)
 
 
 def _value(value: Any) -> str:

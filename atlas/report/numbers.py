@@ -45,7 +45,7 @@ def p_value(p: float) -> Cell:
     """`0.012`, `< 0.001`"""
     if not math.isfinite(p):
         return Missing("McNemar's test is defined for right and wrong only, not for several completions of a problem")
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def ratio(value: float) -> str:

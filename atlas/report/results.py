@@ -13,6 +13,7 @@ from atlas.report import numbers
 from atlas.report.chart import (
     OFF_THE_CLOCK,
     baseline_rate,
+    in_order,
     pass_rate_chart,
     phase_chart,
     phase_name,
@@ -74,9 +75,7 @@ def final_metrics(comparison: Comparison) -> tuple[Block, ...]:
     unit = readings.device.unit
     rates = (f"step 0 ({split})", f"peak ({split})", "test")
     took = (f"to peak ({unit})", f"whole run ({unit})", "rollouts", "tokens", "reverse KL")
-    arms = table(
-        ("arm", "seeds", *rates, "test: SE over seeds", *took), [_arm_row(arm, readings) for arm in comparison.arms]
-    )
+    arms = table(("arm", "seeds", *rates, "SE", *took), [_arm_row(arm, readings) for arm in comparison.arms])
     runs = table(
         ("run", "arm", "seed", "state", *rates, *took),
         [_run_row(run, readings) for arm in comparison.arms for run in arm.runs],
@@ -84,10 +83,11 @@ def final_metrics(comparison: Comparison) -> tuple[Block, ...]:
     )
     how = (
         f"Pass rates in %, with 95 % Wilson intervals over problems. Step 0 and peak are on {split}; the peak is the "
-        f"best of several noisy evaluations and so leans upwards. {_how_tested(comparison)} To peak: to the first "
-        "evaluation within one standard error of the peak; mean (range over seeds). The rest is what a whole run took "
-        "(tokens: written by the student; reverse KL: nats per token to the teacher, at the end), mean ± standard "
-        f"error over seeds. {unit}: training time × devices; loading and evaluation are left out."
+        f"best of several noisy evaluations and so leans upwards. {_how_tested(comparison)} SE: standard error "
+        "of the test pass rate over seeds, in points. To peak: to the first evaluation within one standard error of "
+        "the peak; mean (range over seeds). The rest is what a whole run took (tokens: written by the student; reverse "
+        "KL: nats per token to the teacher, at the end), mean ± standard error over seeds. "
+        f"{unit}: training time × devices; loading and evaluation are left out."
     )
     return (arms, _how(how), Details("Each run", (runs,)), *_baselines(comparison))
 
@@ -125,7 +125,8 @@ def speed_up_split(comparison: Comparison) -> tuple[Block, ...]:
         "Training time of the slower arm over that of the sooner one, both at the weaker arm's peak less one standard "
         "error: geometric mean of one ratio for each seed, with the t-interval on the logarithms "
         f"({percent(comparison.level)} %). Rollouts ratio above 1: the sooner arm learns more from each rollout. "
-        "Cost-per-rollout ratio above 1: each of its rollouts takes less training time. Their product is the speed-up."
+        "Cost-per-rollout ratio above 1: each of its rollouts takes less training time. Their product is the speed-up. "
+        "An interval that holds 1 claims nothing."
     )
     return (table(columns, rows, labels=2), _how(how))
 
@@ -145,8 +146,8 @@ def phases(comparison: Comparison) -> tuple[Block, ...]:
         blocks.append(Details("The same in numbers", (_phase_table(spent),)))
         blocks.append(
             _how(
-                "Time in each phase, mean over the arm's runs. Other: training time that no phase accounts for. "
-                "A share is of the training time."
+                "Time in each phase, mean over the seeds. Other: training time that no phase accounts for. Shares "
+                "are of the training time; evaluation and checkpoints are not on that clock."
             )
         )
     if without:
@@ -299,21 +300,20 @@ def _split_cells(verdict: Verdict) -> list[Cell]:
 
 
 def _phase_means(arm: ArmResult) -> dict[str, float]:
-    """Mean seconds by phase over the runs that have phases, with what the training clock has beyond them as `other`."""
-    runs = [run for run in arm.runs if run.phase_seconds]
+    """Mean seconds by phase over the runs that count, with what the training clock has beyond them as `other`."""
+    runs = [run for run in counted(arm.runs) if run.phase_seconds]
     names = dict.fromkeys(name for run in runs for name in run.phase_seconds)
     means = {name: sum(run.phase_seconds.get(name, 0.0) for run in runs) / len(runs) for name in names}
     if not runs:
         return {}
-    trained = sum(seconds for name, seconds in means.items() if name not in OFF_THE_CLOCK)
-    other = sum(run.used.get("train_seconds", math.nan) for run in runs) / len(runs) - trained
+    other = sum(run.used.get("train_seconds", math.nan) for run in runs) / len(runs) - _trained(means)
     return means | ({"other": other} if other > 0 else {})
 
 
 def _teacher_shares(comparison: Comparison, spent: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     for arm in comparison.arms:
         seconds = spent.get(arm.name, {})
-        trained = sum(value for name, value in seconds.items() if name not in OFF_THE_CLOCK)
+        trained = _trained(seconds)
         if "teacher" in seconds and trained > 0:
             yield (
                 f"{arm.name}: the teacher's forward passes are {100 * seconds['teacher'] / trained:.0f} % of the "
@@ -324,16 +324,21 @@ def _teacher_shares(comparison: Comparison, spent: Mapping[str, Mapping[str, flo
 
 
 def _phase_table(spent: Mapping[str, Mapping[str, float]]) -> Table:
-    names = dict.fromkeys(name for seconds in spent.values() for name in seconds)
-    rows: list[list[Cell]] = []
-    for arm, seconds in spent.items():
-        trained = sum(value for name, value in seconds.items() if name not in OFF_THE_CLOCK)
-        for name in names:
-            if name not in seconds:
-                continue
-            on_clock = name not in OFF_THE_CLOCK and trained > 0
-            share: Cell = Missing("not on the training clock")
-            if on_clock:
-                share = f"{100 * seconds[name] / trained:.0f} %"
-            rows.append([arm, phase_name(name), numbers.duration(seconds[name]), share])
-    return table(("arm", "phase", "mean time", "share of training"), rows, labels=2)
+    names = in_order(spent)
+    return table(
+        ("phase", *spent), [[phase_name(name), *(_phase_cell(name, by) for by in spent.values())] for name in names]
+    )
+
+
+def _phase_cell(name: str, seconds: Mapping[str, float]) -> Cell:
+    if name not in seconds:
+        return Missing("the arm has no such phase")
+    trained = _trained(seconds)
+    if name in OFF_THE_CLOCK or not trained:
+        return numbers.duration(seconds[name])
+    return f"{numbers.duration(seconds[name])} ({100 * seconds[name] / trained:.0f} %)"
+
+
+def _trained(seconds: Mapping[str, float]) -> float:
+    """Of the phases, those on the training clock."""
+    return sum(spent for name, spent in seconds.items() if name not in OFF_THE_CLOCK)
