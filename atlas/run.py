@@ -7,6 +7,7 @@ metrics.jsonl  out  append-only, one writer. A line is one JSON object:
                     {"event": "checkpoint", "message": "..."}
                     {"rewind": 40}     resumed from step 40: everything after it is computed again
 samples.jsonl  out  evaluated completions, one `Sample` a line; the same `rewind` lines
+splits.json    out  written once, atomically: size and sha256 of each split, and the identity of the grader
 result.json    out  written last, atomically: its presence means "finished"
 """
 
@@ -22,6 +23,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from atlas.datasets.base import Splits
+from atlas.errors import RunFailed
 from atlas.job import JobSpec
 from atlas.private import open_private
 
@@ -153,6 +156,40 @@ class Run:
     def checkpoints(self) -> Path:
         return self.directory / "checkpoints"
 
+    def record_splits(self, splits: Splits) -> None:
+        """Writes splits.json: size and sha256 of each split, and the identity of the grader.
+
+        Raises RunFailed(`bad_data`) if an earlier attempt had other problems or another grader.
+        """
+        found = {
+            split: {"examples": len(getattr(splits, split)), "sha256": splits.fingerprint(split)}
+            for split in ("train", "dev", "test")
+        }
+        document = {"splits": found, "grader": self.job.dataset.grader()}
+        path = self.directory / "splits.json"
+        if not path.exists():
+            self._write_whole(path.name, document)
+            return
+        before = json.loads(path.read_text())
+        changed = [
+            f"{split} (then {before['splits'][split]['examples']} examples, now {now['examples']})"
+            for split, now in found.items()
+            if now != before["splits"][split]
+        ]
+        if changed:
+            raise RunFailed(
+                "bad_data",
+                f"the data has changed since this run began, in {', '.join(changed)}, so that what was measured "
+                "before and after would not compare; put the data back and `atlas resume` the run, or start over with "
+                "`atlas rerun`",
+            )
+        if document["grader"] != before["grader"]:
+            raise RunFailed(
+                "bad_data",
+                f"answers are graded otherwise than when this run began: then {before['grader']}, now "
+                f"{document['grader']}; resume the run with the Atlas that began it, or start over with `atlas rerun`",
+            )
+
     def log(self, values: Mapping[str, float | None], step: int) -> None:
         """Appends one metric line with the clocks of now. A value that is None is left out, as is, with a line in the
         worker's log, one that is no number."""
@@ -218,12 +255,15 @@ class Run:
         self.flush()
         document = {"state": state, "step": self.step, "clocks": self.clock.readings(), **result}
         document["summary"] = self.summary
-        temporary = self.directory / "result.json.part"
+        self._write_whole("result.json", document)
+
+    def _write_whole(self, name: str, document: dict[str, Any]) -> None:
+        temporary = self.directory / f"{name}.part"
         with open_private(temporary, "w") as file:
             json.dump(document, file, indent=2, default=str)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(self.directory / "result.json")
+        temporary.replace(self.directory / name)
 
     def _write(self, stream: IO[str], record: dict[str, Any]) -> None:
         try:

@@ -4,9 +4,12 @@ import json
 import math
 import os
 import stat
+from dataclasses import replace
 
 import pytest
 
+from atlas.datasets.base import Example, Splits
+from atlas.errors import RunFailed
 from atlas.job import JobSpec
 from atlas.run import CLOCKS, Clock, Run, Sample
 
@@ -104,6 +107,19 @@ def test_samples_are_lines_with_step_and_split(run, run_dir):
     assert line["step"] == 2 and line["split"] == "dev" and line["problem_id"] == "p1" and line["sample"] == 0
 
 
+def test_what_was_logged_at_a_step_is_found_by_a_later_attempt_unless_a_rewind_voids_it(run, run_dir):
+    run.log({"test/pass_rate": 0.5}, step=7)
+    run.progress("train", 7, 7)
+    run.rewind(7)
+    with open(run_dir / "metrics.jsonl", "a") as file:
+        file.write('{"step": 7, "val')
+    again = Run(run_dir)
+    assert again.logged("test/pass_rate", 7) == {"test/pass_rate": 0.5}
+    assert again.logged("test/pass_rate", 6) is None and again.logged("eval/pass_rate", 7) is None
+    again.rewind(6)
+    assert again.logged("test/pass_rate", 7) is None
+
+
 def test_a_rewind_is_in_both_streams_and_sets_the_step_back(run, run_dir):
     run.log({"a": 1.0}, step=50)
     run.rewind(40)
@@ -142,9 +158,65 @@ def test_the_result_is_whole_or_not_there_and_says_how_far_the_job_came(run, run
     assert not (run_dir / "result.json.part").exists()
 
 
-def test_only_the_owner_can_read_what_the_job_writes(run, run_dir):
+@pytest.fixture
+def splits():
+    def example(name, answer="4"):
+        return Example(name, name, ({"role": "user", "content": f"{name}: 2 + 2?"},), answer)
+
+    return Splits(train=[example("a"), example("b")], dev=[example("c")], test=[example("d"), example("e")])
+
+
+def test_the_splits_and_the_grader_are_recorded(run, run_dir, splits):
+    run.record_splits(splits)
+    document = json.loads((run_dir / "splits.json").read_text())
+    assert document == {
+        "splits": {
+            "train": {"examples": 2, "sha256": splits.fingerprint("train")},
+            "dev": {"examples": 1, "sha256": splits.fingerprint("dev")},
+            "test": {"examples": 2, "sha256": splits.fingerprint("test")},
+        },
+        "grader": run.job.dataset.grader(),
+    }
+    assert isinstance(document["grader"]["version"], int) and document["grader"]["percent"] == "unit"
+    assert not (run_dir / "splits.json.part").exists()
+
+
+def test_an_attempt_with_the_same_data_goes_on(run, run_dir, splits):
+    run.record_splits(splits)
+    written = (run_dir / "splits.json").read_bytes()
+    Run(run_dir).record_splits(splits)
+    assert (run_dir / "splits.json").read_bytes() == written
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_data_that_changed_between_two_attempts_is_refused(run, run_dir, splits, split):
+    run.record_splits(splits)
+    written = (run_dir / "splits.json").read_bytes()
+    examples = getattr(splits, split)
+    corrected = replace(splits, **{split: [replace(examples[0], answer="5"), *examples[1:]]})
+    count = len(examples)
+    with pytest.raises(RunFailed, match=rf"in {split} \(then {count} examples, now {count}\),.*atlas rerun") as caught:
+        Run(run_dir).record_splits(corrected)
+    assert caught.value.reason == "bad_data"
+    assert (run_dir / "splits.json").read_bytes() == written
+    fewer = replace(splits, **{split: examples[1:]})
+    with pytest.raises(RunFailed, match=rf"in {split} \(then {count} examples, now {count - 1}\)"):
+        Run(run_dir).record_splits(fewer)
+
+
+def test_a_grader_that_changed_between_two_attempts_is_refused(run, run_dir, splits, monkeypatch):
+    run.record_splits(splits)
+    then = run.job.dataset.grader()
+    monkeypatch.setattr(type(run.job.dataset), "grader", lambda self: then | {"version": then["version"] + 1})
+    with pytest.raises(RunFailed, match=rf"graded otherwise.*'version': {then['version']}.*atlas rerun") as caught:
+        Run(run_dir).record_splits(splits)
+    assert caught.value.reason == "bad_data"
+
+
+def test_only_the_owner_can_read_what_the_job_writes(run, run_dir, splits):
+    run.record_splits(splits)
     run.finish("succeeded")
-    for name in ("metrics.jsonl", "samples.jsonl", "result.json"):
+    for name in ("metrics.jsonl", "samples.jsonl", "splits.json", "result.json"):
         assert stat.S_IMODE((run_dir / name).stat().st_mode) == 0o600
 
 

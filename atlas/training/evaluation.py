@@ -21,8 +21,10 @@ def evaluate_only(run: Run) -> None:
     run.progress("train", 0, 0)
     run.progress("load")
     cache = run.directory.parents[1] / "cache"
+    splits = run.job.dataset.load()
+    run.record_splits(splits)
     tokenizer = load_tokenizer(run.job.student, cache)
-    evaluator = Evaluator(run, tokenizer, run.job.dataset.load())
+    evaluator = Evaluator(run, tokenizer, splits)
     check_chat_template(tokenizer, evaluator.examples[0].messages)
     model = load_model(run.job.student, cache, trainable=False)
     check_vocabulary(model, tokenizer)

@@ -45,6 +45,7 @@ def prepare(run: Run) -> Prepared:
     disable_progress_bar()
     job, cache = run.job, run.directory.parents[1] / "cache"
     splits = job.dataset.load()
+    run.record_splits(splits)
     tokenizer = load.load_tokenizer(job.student, cache)
     check_chat_template(tokenizer, splits.train[0].messages)
     set_seed(job.seed)  # the weights of a student from scratch

@@ -82,7 +82,7 @@ def atlas(tmp_path):
 
 def test_a_job_is_submitted_followed_recorded_and_not_repeated(atlas):
     done = atlas("submit", atlas.spec)
-    assert "method" in done.stdout and "sft" in done.stdout, "the table is printed"
+    assert "step 0" in done.stdout and "sft" in done.stdout, "the table is printed"
     run = atlas.the_run()
     assert (run["state"], run["step"]) == ("succeeded", 6)
     shown = atlas.json("show", run["id"])
@@ -94,10 +94,15 @@ def test_a_job_is_submitted_followed_recorded_and_not_repeated(atlas):
     ]
     assert {"train/loss", "eval/pass_rate", "eval/pass_rate_low", "eval/pass_rate_high"} <= shown["latest"].keys()
     assert shown["summary"]["first"]["step"] == 0 and shown["summary"]["last"]["step"] == 6
+    assert {"test/pass_rate", "test/pass_rate_low", "test/pass_rate_high", "test/step"} <= shown["latest"].keys()
     assert "tiny.yaml" in atlas("show", run["id"], "--spec").stdout
     assert atlas.json("logs", run["id"])["state"] == "succeeded"
     result = json.loads((atlas.run_dir() / "result.json").read_text())
     assert (Path(result["checkpoint"]) / "model.safetensors").exists()
+    best, test = result["summary"]["best"], result["summary"]["test"]
+    assert test["step"] == best["step"] and shown["latest"]["test/problems"] == 8
+    splits = json.loads((atlas.run_dir() / "splits.json").read_text())["splits"]
+    assert (splits["dev"]["examples"], splits["test"]["examples"]) == (4, 8)
     environment = json.loads((atlas.run_dir() / "environment.json").read_text().splitlines()[0])
     assert environment["packages"]["torch"]
     assert oct((atlas.run_dir() / "spec.json").stat().st_mode)[-3:] == "600"
@@ -128,6 +133,17 @@ def test_a_killed_run_fails_with_its_reason_and_resumes_to_the_same_curve(atlas,
     whole = Atlas(tmp_path / "unbroken")
     whole("submit", whole.spec, "--set", "training.max_steps=40")
     assert losses(atlas.run_dir()) == losses(whole.run_dir())
+
+
+def test_a_budget_ends_a_run_and_it_succeeds(atlas):
+    atlas("submit", atlas.spec, *LONG, "--set", "budget={steps: 4}")
+    run = atlas.the_run()
+    assert (run["state"], run["step"]) == ("succeeded", 4)
+    shown = atlas.json("show", run["id"])
+    assert [event["message"] for event in shown["events"] if event["kind"] == "worker:budget"] == [
+        "training ended after step 4: budget.steps is 4, used 4"
+    ]
+    assert json.loads((atlas.run_dir() / "result.json").read_text())["summary"]["ended_by"] == "budget.steps"
 
 
 def losses(run_dir):

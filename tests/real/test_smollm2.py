@@ -76,6 +76,7 @@ def test_two_steps_of_training_move_a_real_model(method, smollm2, shared, home, 
     else:
         assert all(0 <= v["train/reward"] <= 1 for v in values if "train/reward" in v)
     assert [v["eval/problems"] for v in values if "eval/problems" in v] == [2, 2]
+    assert [v["test/problems"] for v in values if "test/problems" in v] == [8]
     assert run.clock.rollouts == 4 and 0 < run.clock.tokens_generated <= 4 * 32
     assert (final / "model.safetensors").stat().st_size > 400e6
     samples = [json.loads(line) for line in (directory / "samples.jsonl").read_text().splitlines()]

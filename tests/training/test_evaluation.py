@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from atlas.analysis.intervals import wilson
@@ -58,6 +60,17 @@ def test_evaluate_measures_dev_and_then_all_of_test_at_step_0_and_trains_nothing
     assert run.summary["last"]["pass_rate"] == dev["values"]["eval/pass_rate"]
     assert run.summary["test"]["pass_rate"] == test["values"]["test/pass_rate"]
     assert run.summary["test"].keys() == run.summary["best"].keys() and test["values"]["test/step"] == 0
+
+
+@pytest.mark.parametrize("method", [EVALUATE, {"type": "sft"}], ids=["evaluate", "sft"])
+def test_the_splits_are_recorded_before_any_model_is_loaded(make_run, method):
+    run = make_run(method, student={"model": "/nowhere"})
+    with pytest.raises(RunFailed, match="/nowhere is not a directory"):
+        train(run)
+    recorded = json.loads((run.directory / "splits.json").read_text())
+    assert recorded["splits"]["test"] == {"examples": 3, "sha256": Copying().load().fingerprint("test")}
+    with pytest.raises(RunFailed, match="in train "):
+        train(make_run(method, dataset={"rows": 9}))
 
 
 def test_split_test_measures_nothing_else(make_run):
