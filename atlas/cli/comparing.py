@@ -70,8 +70,8 @@ def print_arms(comparison: "Comparison", console: "Console") -> None:
     split = runs[0].job.evaluation.split if runs else "dev"
     console.print(
         f"\nPass rates in %, with 95 % Wilson intervals over problems. step 0 and peak are on {split}; a peak is the "
-        "best of several noisy measurements. Times leave out loading and evaluation. tokens: what the student wrote for "
-        "training. KL: reverse, to the teacher, in nats a token.",
+        "best of several noisy measurements. Times leave out loading and evaluation. tokens: what the student wrote "
+        "for training. KL: reverse, to the teacher, in nats a token.",
         highlight=False,
     )
 

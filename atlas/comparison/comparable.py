@@ -1,10 +1,11 @@
 """Whether runs may be compared at all, and what to be careful about when they may."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from atlas.comparison.model import RunResult
+from atlas.spec import EvaluationSpec
 
 LabelledRuns = Sequence[tuple[str, RunResult]]
 """Runs with what they are called in messages: `gkd s0`, `teacher baseline`."""
@@ -22,9 +23,8 @@ def mismatches(runs: LabelledRuns) -> tuple[str, ...]:
         *_differing(measured, "the number of problems in an evaluation differs", lambda run: run.problems or None),
         *_differing(measured, "the grader differs", lambda run: run.grader or None),
     ]
-    settings = dict.fromkeys(name for _, run in measured for name in _decoding(run))
-    for name in settings:
-        found += _differing(measured, f"evaluation.{name} differs", lambda run, name=name: _decoding(run)[name])  # type: ignore[misc]
+    for name in sorted(set(EvaluationSpec.model_fields) - _SCHEDULE):
+        found += _differing(measured, f"evaluation.{name} differs", _setting(name))
     return (*found, *_unprovable(measured))
 
 
@@ -37,7 +37,7 @@ def cautions(runs: LabelledRuns) -> tuple[str, ...]:
         for line in _differing(loaded, f"the version of {package} differs", _version_of(package))
     ]
     found += _differing(loaded, "the version of Atlas differs", _atlas_version)
-    found += _differing(loaded, "the devices differ", devices)
+    found += _differing(loaded, "the devices differ", _devices)
     measured = [(label, run) for label, run in runs if run.steps_E]
     unrecorded = [label for label, run in measured if not run.splits]
     if unrecorded and len(unrecorded) < len(measured):
@@ -49,7 +49,7 @@ def cautions(runs: LabelledRuns) -> tuple[str, ...]:
     return (*found, *(f"{label} still runs ({_step(run)})" for label, run in active))
 
 
-def devices(run: RunResult) -> str:
+def _devices(run: RunResult) -> str:
     """The names of the GPUs that the run had, or `CPU`."""
     names = [str(gpu.get("name")) for gpu in run.environment.get("gpus", [])]
     return ", ".join(sorted(set(names))) or "CPU"
@@ -76,8 +76,8 @@ def _content(run: RunResult, split: str) -> str | None:
     return str(recorded.get("sha256"))[:12]
 
 
-def _decoding(run: RunResult) -> Mapping[str, Any]:
-    return run.job.evaluation.model_dump(mode="json", exclude=_SCHEDULE)
+def _setting(name: str) -> Callable[[RunResult], Any]:
+    return lambda run: getattr(run.job.evaluation, name)
 
 
 def _version_of(package: str) -> Callable[[RunResult], Any]:
