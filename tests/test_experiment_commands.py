@@ -8,6 +8,7 @@ from command_line import atlas
 from trial import EXPERIMENT, JOB
 
 from atlas import scheduler
+from atlas.errors import NotFoundError
 from atlas.store import Store
 
 
@@ -137,6 +138,17 @@ def test_resume_continues_the_runs_of_an_experiment_that_can_be(home):
     states = {run.run_id: store.run(run.run_id).state for run in record.runs}
     assert list(states.values()) == ["queued", "succeeded", "queued", "queued"]
     assert "nothing to resume" in atlas("resume", record.id, "--detach", expect=2)
+
+
+def test_an_experiment_is_found_by_id_by_name_and_by_the_start_of_an_id(home):
+    store, first = submitted(home)
+    assert store.experiment(first.id[:-2]) == first
+    atlas("submit", "trial.yaml", "--detach", "--force")
+    assert store.experiment("trial").id != first.id
+    with pytest.raises(NotFoundError, match="start so"):
+        store.experiment("tria")
+    with pytest.raises(NotFoundError, match="no experiment 'other'"):
+        store.experiment("other")
 
 
 def test_a_record_that_cannot_be_read_is_named(home):

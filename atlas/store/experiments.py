@@ -74,11 +74,19 @@ def read_all(home: Path) -> list[ExperimentRecord]:
 
 
 def find(home: Path, reference: str) -> ExperimentRecord:
-    """The experiment of this id, or the newest one of this name. Raises NotFoundError if there is none."""
-    for record in read_all(home):
+    """The experiment of this id, the newest one of this name, or the only one whose id starts so.
+
+    Raises NotFoundError if there is none, or if several ids start so.
+    """
+    records = read_all(home)
+    for record in records:
         if reference in (record.id, record.name):
             return record
-    raise NotFoundError(f"no experiment {reference!r}; `atlas ls --experiments` shows all")
+    begun = [record for record in records if reference and record.id.startswith(reference)]
+    if len(begun) == 1:
+        return begun[0]
+    which = f"; {', '.join(record.id for record in begun)} start so" if begun else ""
+    raise NotFoundError(f"no experiment {reference!r}{which}; `atlas ls --experiments` shows all")
 
 
 def _read(file: Path) -> ExperimentRecord:
