@@ -7,8 +7,9 @@ TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || echo --retries 1 --ti
 
 .PHONY: quickstart test install
 
-quickstart: install  ## gkd and grpo on tiny models, on the CPU, then a table
-	$(BIN)/atlas submit specs/quickstart/gkd.yaml specs/quickstart/grpo.yaml
+quickstart: install  ## an experiment on tiny models, on the CPU, then its table and report
+	$(BIN)/atlas submit specs/quickstart/experiment.yaml
+	$(BIN)/atlas report quickstart -o quickstart.html
 
 test: install .venv/.real-models  ## lint, types, all tests
 	$(BIN)/ruff check .
