@@ -20,7 +20,11 @@ def examples(comparison: Comparison, samples: ReadSamples) -> tuple[Block, ...]:
     """For each verdict up to SHOWN problems gained and lost on test."""
     changed = [verdict for verdict in comparison.verdicts if verdict.gained_P or verdict.lost_P]
     if not changed:
-        return (Paragraph("None: there is no pair of test scores, or the arms solve the same problems."),)
+        if any(verdict.difference for verdict in comparison.verdicts):
+            return (
+                Paragraph("None: no test problem is solved by most seeds of one arm and not by most of the other."),
+            )
+        return (Paragraph("Not known: there is no pair of test scores."),)
     arms = {arm.name: arm for arm in comparison.arms}
     named = {arms[name].name for verdict in changed for name in (verdict.arm, verdict.reference)}
     tests: _Tests = {run.id: _on_test(run, samples) for name in named for run in arms[name].runs}

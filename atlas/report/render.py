@@ -70,7 +70,7 @@ def markdown(text: str) -> Markup:
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = re.sub(r"([\\`*\[\]|~$])", r"\\\1", line)
     line = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line)  # inside a word it is only itself
-    return Markup(re.sub(r"^(?=[#+=-])", r"\\", line))
+    return Markup(re.sub(r"^(?=#|[-+=]+(?:\s|$))", r"\\", line))
 
 
 def fenced(text: str) -> Markup:

@@ -32,16 +32,19 @@ def differences_on_test(comparison: Comparison) -> tuple[Block, ...]:
         return ()
     reference = comparison.verdicts[0].reference
     level = percent(comparison.level)
-    columns = (
+    two_runs = any(verdict.paired for verdict in comparison.verdicts)
+    columns = [
         f"against {reference}",
         f"difference in points [{level} % interval]",
         "seeds",
         "problems",
         "gained",
         "lost",
-        "McNemar p",
-    )
+    ]
     rows = [_difference_row(verdict) for verdict in comparison.verdicts]
+    if two_runs:
+        columns.append("McNemar p")
+        rows = [[*row, _p_value(verdict)] for row, verdict in zip(rows, comparison.verdicts, strict=True)]
     how = (
         "Pass rate on test, arm minus reference, on the same problems; the interval covers the variance over problems "
         "and, with two seeds or more, over seeds."
@@ -49,6 +52,8 @@ def differences_on_test(comparison: Comparison) -> tuple[Block, ...]:
     if len(comparison.verdicts) > 1:
         how += f" {len(comparison.verdicts)} comparisons, so each is at {level} % (Bonferroni)."
     how += " Gained and lost: problems that most seeds of one arm solve and most of the other do not."
+    if two_runs:
+        how += " McNemar p: exact, two-sided, of two runs; it says that the runs differ, not that their methods do."
     return (table(columns, rows), _how(how))
 
 
@@ -119,7 +124,7 @@ def speed_up_split(comparison: Comparison) -> tuple[Block, ...]:
     """How much sooner, and whether that is fewer rollouts or cheaper ones."""
     if not comparison.verdicts:
         return (Paragraph("Nothing to compare: there is one arm."),)
-    columns = ("sooner", "than", "speed-up", "interval", "= rollouts ratio", "× cost-per-rollout ratio")
+    columns = ("arms", "sooner", "speed-up", "interval", "= rollouts ratio", "× cost-per-rollout ratio")
     rows = [_speed_up_row(verdict) for verdict in comparison.verdicts]
     how = (
         "Training time of the slower arm over that of the sooner one, both at the weaker arm's peak less one standard "
@@ -177,22 +182,23 @@ def _how_tested(comparison: Comparison) -> str:
 
 def _difference_row(verdict: Verdict) -> list[Cell]:
     difference = verdict.difference
-    gained_lost: list[Cell] = [str(len(verdict.gained_P)), str(len(verdict.lost_P))]
-    p: Cell = Missing("McNemar's test is of two runs: where each side has one seed")
-    if verdict.paired is not None:
-        p = numbers.p_value(verdict.paired.p_value)
     if difference is None or not math.isfinite(difference.value):
-        nothing = Missing("no pair of test scores")
-        return [verdict.arm, *[nothing] * 5, p if verdict.paired else nothing]
-    interval = f"[{numbers.signed_points(difference.low)}, {numbers.signed_points(difference.high)}]"
+        return [verdict.arm, *[Missing("no pair of test scores")] * 5]
     return [
         verdict.arm,
-        f"{numbers.signed_points(difference.value)} {interval}",
+        f"{numbers.signed_points(difference.value)} "
+        f"[{numbers.signed_points(difference.low)}, {numbers.signed_points(difference.high)}]",
         str(difference.seeds),
         f"{difference.problems:,}",
-        *gained_lost,
-        p,
+        str(len(verdict.gained_P)),
+        str(len(verdict.lost_P)),
     ]
+
+
+def _p_value(verdict: Verdict) -> Cell:
+    if verdict.paired is None:
+        return Missing("McNemar's test is of two runs: where each side has one seed")
+    return numbers.p_value(verdict.paired.p_value)
 
 
 def _arm_row(arm: ArmResult, readings: numbers.Readings) -> list[Cell]:
@@ -267,11 +273,10 @@ def _baselines(comparison: Comparison) -> Iterator[Block]:
 
 
 def _speed_up_row(verdict: Verdict) -> list[Cell]:
+    arms = f"{verdict.arm}, {verdict.reference}"
     if verdict.sooner is None:
-        nothing = Missing("neither is known to be sooner: a level that both reach is missing")
-        return [verdict.arm, verdict.reference, *[nothing] * 4]
-    slower = verdict.reference if verdict.sooner == verdict.arm else verdict.arm
-    return [verdict.sooner, slower, *_ratio_cells(verdict), *_split_cells(verdict)]
+        return [arms, *[Missing("it cannot be said which is sooner: see the verdict")] * 5]
+    return [arms, verdict.sooner, *_ratio_cells(verdict), *_split_cells(verdict)]
 
 
 def _ratio_cells(verdict: Verdict) -> list[Cell]:

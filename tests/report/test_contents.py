@@ -127,7 +127,7 @@ def test_a_target_that_was_never_reached_is_longer_than_the_run(rich, samples):
 
 def test_the_parts_of_a_speed_up_are_those_of_the_verdict(rich, samples):
     (parts,) = only(Table, results.speed_up_split(rich))
-    assert parts.rows[0][:2] == ("gkd", "grpo")
+    assert parts.rows[0][:2] == ("grpo, gkd", "gkd")
     assert parts.rows[0][2] == f"{rich.verdicts[0].speed_up.value:.1f}× (3 seeds)"
     assert parts.rows[0][4] == f"{rich.verdicts[0].split.rollouts_ratio:.1f}×"
 
@@ -137,7 +137,19 @@ def test_a_speed_up_with_one_seed_has_no_interval(rich, samples):
     (parts,) = only(Table, results.speed_up_split(alone))
     assert parts.rows[0][3] == "–¹" and parts.footnotes == ("¹ one seed has no interval",)
     (tests,) = only(Table, section(alone, samples, "Verdict"))
-    assert not column(tests, "McNemar p")[0].startswith("–")
+    assert float(column(tests, "McNemar p")[0].removeprefix("< ")) < 1
+
+
+def test_mcnemar_is_left_out_where_there_are_several_seeds(rich):
+    (tests, _) = results.differences_on_test(rich)
+    assert "McNemar p" not in tests.columns
+    assert column(tests, "gained") == [str(len(verdict.gained_P)) for verdict in rich.verdicts]
+
+
+def test_nobody_is_called_sooner_where_that_cannot_be_said(rich):
+    unknown = replace(rich.verdicts[0], sooner=None, speed_up=None, split=None)
+    (parts,) = only(Table, results.speed_up_split(replace(rich, verdicts=(unknown,))))
+    assert parts.rows[0] == ("grpo, gkd", "–¹", "–¹", "–¹", "–¹", "–¹")
 
 
 def test_the_teachers_share_is_named(rich, samples):

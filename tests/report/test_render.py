@@ -116,7 +116,7 @@ def test_a_fence_is_longer_than_any_in_the_text():
 def test_words_stay_readable_in_markdown():
     assert markdown("max_steps of gkd") == "max_steps of gkd"
     assert markdown("_em_ a|b # x") == "\\_em\\_ a\\|b # x"
-    assert markdown("# x") == "\\# x"
+    assert [markdown(text) for text in ("# x", "- x", "---", "+0.1")] == ["\\# x", "\\- x", "\\---", "+0.1"]
     assert markdown("> 5.0 GPU-h\nnext") == "&gt; 5.0 GPU-h next"
 
 
