@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from atlas.cli import comparing, documentation, queue, reporting, runs, specs
+from atlas.cli import comparing, documentation, grading, queue, reporting, runs, specs
 from atlas.errors import AtlasError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command()(reporting.report)
 app.command()(queue.cancel)
 app.command()(queue.resume)
 app.command()(queue.rerun)
+app.command()(grading.grade)
 app.command()(documentation.explain)
 app.command()(documentation.schema)
 app.command()(runs.reindex)

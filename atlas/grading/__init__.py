@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from atlas.grading import symbolic
 from atlas.grading.compare import DEFAULT, equal, readable, same_text
-from atlas.grading.extract import MAX_ANSWER, final_answer, stated_answer
+from atlas.grading.extract import final_answer, stated_answer
 from atlas.grading.policy import GradingSpec
+from atlas.grading.values import MAX_ANSWER
 
 __all__ = ["VERSION", "GradingSpec", "Verdict", "compared", "grade", "parses", "times_out"]
 

@@ -3,16 +3,16 @@
 import re
 
 from atlas.grading import symbolic
-from atlas.grading.extract import MAX_ANSWER
 from atlas.grading.latex import tidy, without_delimiters
 from atlas.grading.policy import GradingSpec
-from atlas.grading.values import items, readings, same
+from atlas.grading.values import MAX_ANSWER, items, readings, same
 from atlas.grading.words import harmless, hedged
 
 _PLAIN_NUMBER = re.compile(r"[-+]?[0-9][0-9,.]*")
-_CHOICE = re.compile(r"(?:(?:option|choice)\s)?\(?([A-Z])\)?[.:)]?|\(([A-Z])\)\s([^()]*)", re.DOTALL)
+_CHOICE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice)\s)?\(?([A-Z])\)?[.:)]?|\(([A-Z])\)\s([^()]*)", re.DOTALL)
 
 
+_RELATION = re.compile(r"[<>]|\\(?:[lg]t|[lg]eq?|[lg]eqslant)(?![A-Za-z])")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:percent|pct)\s*\})\s*$")
 
 DEFAULT = GradingSpec()
@@ -42,6 +42,9 @@ def equal(prediction: str, gold: str, policy: GradingSpec = DEFAULT) -> bool:
             return len(left[1]) == len(right[1]) and all(equal(*pair, policy) for pair in pairs)
         if len(brackets) > 1 and brackets != {"", "⦃⦄"}:
             return False
+    relations = [bool(_RELATION.search(text)) for text in (tidy_prediction, tidy_gold)]
+    if relations[0] != relations[1] and any(len(parts) > 1 and kind in ("", "⦃⦄") for kind, parts in (left, right)):
+        return False
     return symbolic.same(_without_percent(prediction, policy), _without_percent(gold, policy))
 
 

@@ -3,11 +3,11 @@
 import re
 from itertools import pairwise
 
+from atlas.grading.compare import readable
 from atlas.grading.latex import has_prose, without_delimiters
-from atlas.grading.words import SCALES, harmless, hedged
-
-MAX_ANSWER = 1000
-"""Characters. Nothing longer is read as a number or as maths; it can still be equal as text."""
+from atlas.grading.numerals import numeral
+from atlas.grading.values import MAX_ANSWER
+from atlas.grading.words import SCALES, UNITS, harmless, hedged
 
 _MAX_TAIL = 2000
 _MAX_MARKERS = 20
@@ -25,8 +25,10 @@ _END = re.compile(r"[.?](?:\s|$)|, (?:which|because|since)\b|\b(?:because|since)
 _JOIN = re.compile(r"\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*", re.IGNORECASE)
 _BOX_GAP = re.compile(r"(?:[^.\n]|\.(?=\S)){0,80}?(?:[,;]|\b(?:and|or)\b)(?:[^.\n]|\.(?=\S)){0,80}", re.IGNORECASE)
 _SCALE = re.compile(rf"\s(?:{'|'.join(SCALES)})\b")
+_LEADING_NUMBER = re.compile(r"[-+−]?[$€£]?\.?[0-9]")
+_OPTION = re.compile(r"(?:[Oo]ption|[Cc]hoice) \(?[A-Z]\)?[.:]?")
 _NUMBER = (
-    r"[-+−]?[$€£]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?: [0-9]{3})+(?![0-9])|[0-9]+)"
+    r"(?:\bnegative )?[-+−]?[$€£]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?: [0-9]{3})+(?![0-9])|[0-9]+)"
     rf"(?:\.[0-9]+)?|\.[0-9]+)(?:\s?/\s?[0-9]+|(?::[0-9]+)+)?(?:%|{_SCALE.pattern})?"
 )
 _NUMBERS = re.compile(rf"(?<![A-Za-z0-9_.]){_NUMBER}(?:\s*,?\s*\bor\s+{_NUMBER})*")
@@ -38,7 +40,7 @@ def final_answer(completion: str) -> str | None:
     1. the last `\\boxed{}`; several that are joined by a comma, `and` or `or` are one list;
     2. what follows the last `####`, `answer is` or `answer:` (with or without `final`), up to the end of the sentence;
        not a premise, which goes on with `, so`;
-    3. the whole completion, if it is one expression without prose;
+    3. the whole completion, if it is one expression without prose, a number with its unit, or a choice;
     4. the last `$...$`, `\\(...\\)`, `\\[...\\]` or number, whichever comes later.
 
     A box that was opened and cut off is left out, with all after it.
@@ -133,12 +135,21 @@ def _only_maths(sentence: str) -> str:
 
 def _bare(text: str) -> str | None:
     text = text.strip(" \t\r\n*_`")
-    if not text or len(text) > MAX_ANSWER or _BOX.search(text) or has_prose(text):
+    if not text or len(text) > MAX_ANSWER or _BOX.search(text):
+        return None
+    if has_prose(text) and not _is_answer(text):
         return None
     inner = without_delimiters(text).strip()
-    if "\n" in inner or not re.search(r"[0-9A-Za-z]", inner):
+    if "\n" in inner or not re.search(r"[^\W_]|∞", inner):
         return None
     return text
+
+
+def _is_answer(text: str) -> bool:
+    """Whether words are an answer by themselves: `5 apples`, `Option A`, `three quarters`."""
+    if _OPTION.fullmatch(text) or numeral(text) is not None:
+        return True
+    return bool(_LEADING_NUMBER.match(text)) and readable(text)
 
 
 def _last(text: str) -> str | None:
@@ -163,7 +174,7 @@ def _last(text: str) -> str | None:
 def _stands_alone(text: str, end: int) -> bool:
     """`5km` and `5`, not `5x` or `5th`."""
     glued = re.compile(r"[A-Za-z]+").match(text, end)
-    return glued is None or harmless(glued[0])
+    return glued is None or glued[0].lower() in UNITS or (len(glued[0]) > 2 and harmless(glued[0]))
 
 
 _SPAN = re.compile(

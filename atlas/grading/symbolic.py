@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from atlas.errors import AtlasError
-from atlas.grading.latex import has_prose, text_words, without_delimiters, without_unit
+from atlas.grading.latex import has_prose, spelled, text_words, with_braced_fractions, without_delimiters, without_unit
 from atlas.grading.words import hedged
 
 CPU_SECONDS = 2.0
@@ -42,6 +42,8 @@ def same(prediction: str, gold: str) -> bool:
     equations = [text for text in (prediction, gold) if _EQUALS.search(text)]
     if len(equations) == 1 and not _names_a_value(equations[0]):
         return False
+    if prediction.count("'") != gold.count("'") or _differ_in_base(prediction, gold):
+        return False
     return _worker.ask([prediction, gold])
 
 
@@ -58,17 +60,20 @@ def endless(answer: str) -> bool:
 
 
 def _formula(text: str) -> str:
-    text = without_unit(without_delimiters(text))
+    text = without_unit(without_delimiters(spelled(text)))
+    text = re.sub(r"(?<=[0-9])'(?=[0-9]{3})", "", text.replace(r"\prime", "'"))
     text = re.sub(r"\\text\s*\{\s*(?:and|or)\s*\}|\s(?:and|or)\s", ", ", text)
-    text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)
+    text = with_braced_fractions(re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text))
+    text = _SPACED.sub(lambda number: number[0].replace(" ", ""), text)
     ungrouped = _GROUPED.sub(lambda number: number[0].replace(",", ""), text)
     if "," not in ungrouped:
         text = ungrouped
-    return re.sub(r"\s+", " ", text.replace(r"\$", " ").replace("$", " ").replace("−", "-")).strip().rstrip(" .,;\\")
+    return re.sub(r"\s+", " ", text.replace(r"\$", " ").replace("$", " ")).strip().rstrip(" .,;\\")
 
 
 _EQUALS = re.compile(r"(?<![<>!:])=")
 _GROUPED = re.compile(r"(?<![0-9,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
+_SPACED = re.compile(r"(?<![0-9] )(?<![0-9])[0-9]{1,3}(?: [0-9]{3})+(?! ?[0-9])")
 _TOO_MUCH = re.compile(
     r"""[0-9]{40}                                      # long numbers
     | (?:\^|\*\*)[\s{(\[+-]*[0-9]{4}                   # big exponents
@@ -90,7 +95,14 @@ def _worth_reading(text: str) -> bool:
         depth += (character in "([{") - (character in ")]}")
         if depth > _MAX_DEPTH:
             return False
-    return not _TOO_MUCH.search(text)
+    # math-verify adds and multiplies numbers that stand side by side.
+    return not (_TOO_MUCH.search(text) or re.search(r"(?<![_^0-9])[0-9]+ [0-9]", text))
+
+
+def _differ_in_base(left: str, right: str) -> bool:
+    """`24_5` and `24_6`: math-verify reads no index of a number. One that is missing on one side is let pass."""
+    bases = [set(re.findall(r"[0-9]_\{?(\w+)", text)) for text in (left, right)]
+    return all(bases) and bases[0] != bases[1]
 
 
 def _names_a_value(equation: str) -> bool:

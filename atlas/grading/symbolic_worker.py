@@ -5,6 +5,7 @@ A script, started by its path: it imports math-verify and nothing of Atlas.
 
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -12,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify
+from sympy import Eq, Symbol, solve  # type: ignore[import-untyped]
 
 _MEMORY_BYTES = 2 * 2**30
 
@@ -19,6 +21,10 @@ _MEMORY_BYTES = 2 * 2**30
 _LATEX = LatexExtractionConfig(
     normalization_config=replace(LatexExtractionConfig().normalization_config, units=False, boxed="none")
 )
+
+
+# Numbers that six decimals do not tell from zero.
+_SMALL = re.compile(r"\.0{3}|\^\s*\{?\s*-")
 
 
 def main(cpu_seconds: float) -> None:
@@ -43,9 +49,19 @@ def _answer(texts: list[str]) -> bool:
         if len(parsed) == 1:
             return any(not isinstance(expression, str) for expression in parsed[0])
         prediction, gold = parsed
-        return bool(verify(gold, prediction, allow_set_relation_comp=True, timeout_seconds=None))
+        digits = 30 if any(_SMALL.search(text) for text in texts) else 6
+        equal = verify(gold, prediction, float_rounding=digits, allow_set_relation_comp=True, timeout_seconds=None)
+        return bool(equal) and not (_unsolvable(gold) and _unsolvable(prediction))
     except (Exception, RecursionError, MemoryError):
         return False  # sympy raises whatever it likes on what it cannot read, and that is not equal to anything
+
+
+def _unsolvable(parsed: list[Any]) -> bool:
+    """Whether an equation has no solution, as all such are equal to math-verify."""
+    equation = parsed[0] if parsed else None
+    if not isinstance(equation, Eq) or isinstance(equation.lhs, Symbol):
+        return False
+    return not solve(equation)
 
 
 def _read(text: str) -> list[Any]:

@@ -4,8 +4,12 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from atlas.grading.numerals import numeral
 from atlas.grading.policy import GradingSpec
-from atlas.grading.words import SCALES, harmless
+from atlas.grading.words import MONTHS, SCALES, UNITS, harmless
+
+MAX_ANSWER = 1000
+"""Characters. Nothing longer is read as a number or as maths; it can still be equal as text."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ Value = Quantity | Collection
 def readings(text: str) -> list[Value]:
     """All that a tidied text can mean: `1,22` is a decimal and a list. Empty when it is no number or collection."""
     text = _without_braces(text)
-    if "\\" in text or len(text) > _MAX_TEXT:
+    if "\\" in text or len(text) > MAX_ANSWER:
         return []
     return [value for value in (_assigned(text), _collection(text)) if value is not None]
 
@@ -43,8 +47,8 @@ def same(left: Value, right: Value, policy: GradingSpec) -> bool:
 
     Numbers are equal exactly, or when one is a decimal of at least four digits to which the other, a fraction without
     a finite decimal form, rounds. Units and variables must agree where both sides have them. Tuples are ordered; sets
-    are not, and ignore repetitions; a bare list is a sequence or a set, as the policy says. A number is a bare list of
-    itself. A bare list may stand for a tuple, in its order.
+    are not, and ignore repetitions; a bare list is a sequence or a set, as the policy says, but
+    `x = 1, y = 2` needs no order. A number is a bare list of itself. A bare list may stand for a tuple, in its order.
     """
     if left.variable and right.variable and left.variable != right.variable:
         return False
@@ -52,7 +56,8 @@ def same(left: Value, right: Value, policy: GradingSpec) -> bool:
         return _same_quantity(left, right, policy)
     left, right = _as_list(left), _as_list(right)
     brackets = {left.brackets, right.brackets}
-    if brackets <= {"", "⦃⦄"} and not (policy.ordered_lists and brackets == {""}):
+    in_order = policy.ordered_lists and brackets == {""} and not all(item.variable for item in left.items + right.items)
+    if brackets <= {"", "⦃⦄"} and not in_order:
         return _same_set(left.items, right.items, policy)
     if len(brackets) > 1 and brackets != {"", "()"}:
         return False
@@ -99,7 +104,6 @@ def _same_set(left: tuple[Value, ...], right: tuple[Value, ...], policy: Grading
     )
 
 
-_MAX_TEXT = 1000
 _MAX_DEPTH = 5
 _PLAIN = re.compile(r"[-+]?[0-9]{1,300}(?:\.([0-9]{1,300}))?")
 _GROUPED = r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?: [0-9]{3})+(?![0-9])"
@@ -111,9 +115,43 @@ _AMOUNT = re.compile(
     rf"|(?P<number>{_NUMBER})(?:\s?/\s?(?P<divisor>-?{_NUMBER}))?)"
 )
 _NUMERIC_FRACTION = re.compile(r"\\frac\{\s*(-?[0-9][0-9.,]*)\s*\}\{\s*(-?[0-9][0-9.,]*)\s*\}")
-_EXPONENT = re.compile(r"(?<=[A-Za-z])\s?(?:\^\s?([23])|(²)|(³))")
-_UNIT = re.compile(r"[A-Za-z][A-Za-z'’-]*[23]?|\S")
-_UNIT_NAMES = {"percent": "%", "pct": "%", "percentage": "%", "degree": "°", "dollar": "$", "usd": "$", "euro": "€"}
+_EXPONENT = re.compile(r"(?<=[A-Za-z])\s?\^\s?([23])")
+_POWER_OF_TEN = re.compile(
+    r"(?<![0-9A-Za-z.,/*^)])(?:([0-9]+(?:\.[0-9]+)?) ?[*x×] ?)?10 ?\^ ?([-+]?[0-9]{1,2})(?![0-9!]|[.,][0-9]| ?\^)"
+)
+_RECURRING = re.compile(r"(?<![0-9.,])([0-9]*)\.([0-9]*)\\(?:overline|bar)\{([0-9]+)\}(?![0-9])")
+_UNIT = re.compile(r"°[CF](?![A-Za-z])|[A-Za-z][A-Za-z'’-]*[23]?|\S")
+_UNIT_NAMES = {
+    name: unit
+    for unit, names in {
+        "%": "percent pct percentage",
+        "°": "degree",
+        "$": "dollar usd",
+        "€": "euro eur",
+        "£": "gbp",
+        "¢": "cent",
+        "mm": "millimeter millimetre",
+        "cm": "centimeter centimetre",
+        "m": "meter metre",
+        "km": "kilometer kilometre",
+        "in": "inch inche",
+        "ft": "foot feet",
+        "yd": "yard",
+        "mi": "mile",
+        "g": "gram",
+        "mg": "milligram",
+        "kg": "kilogram",
+        "ml": "milliliter millilitre",
+        "l": "liter litre",
+        "oz": "ounce",
+        "h": "hour hr hrs",
+        "min": "minute",
+        "s": "second sec",
+        "mi per h": "mph",
+        "square": "sq",
+    }.items()
+    for name in names.split()
+}
 _NAME = re.compile(r"[A-Za-z][A-Za-z_0-9' ]*(?:\([A-Za-z0-9, ]*\))?|\([A-Za-z]( ?, ?[A-Za-z])*\)")
 _RATIO_OF_NAMES = re.compile(r"[A-Za-z]_?[0-9]?(?: ?: ?[A-Za-z]_?[0-9]?)+")
 _ARITHMETIC = re.compile(r"[-+*/÷()\[\]., 0-9$€£%]*")
@@ -122,8 +160,16 @@ _OPENING, _CLOSING = "([⦃{", ")]⦄}"
 
 def _without_braces(text: str) -> str:
     """Set braces become `⦃⦄`, numeric fractions `a/b`, and grouping braces, which are not seen in print, vanish."""
+    text = _RECURRING.sub(_recurring, text)
     text = _with_set_braces(_NUMERIC_FRACTION.sub(r" \1/\2", text)).replace("{", "").replace("}", "")
+    text = _POWER_OF_TEN.sub(lambda power: f"{power[1] or 1}e{power[2]}", text)
     return re.sub(r" +", " ", text).strip()
+
+
+def _recurring(decimal: re.Match[str]) -> str:
+    whole, fixed, period = decimal.groups()
+    nines = (10 ** len(period) - 1) * 10 ** len(fixed)
+    return f"{int(whole + fixed + period) - int('0' + whole + fixed)}/{nines}"
 
 
 def _with_set_braces(text: str) -> str:
@@ -219,6 +265,8 @@ def _split_outside_brackets(text: str, separator: re.Pattern[str]) -> list[str]:
 def _quantity(text: str) -> Quantity | None:
     if plain := _PLAIN.fullmatch(text):
         return Quantity(Fraction(text), len(plain[1] or ""))
+    if (named := numeral(text)) is not None:
+        return Quantity(named)
     amount = _AMOUNT.search(text)
     if amount is None:
         return None
@@ -261,6 +309,8 @@ def _before(text: str) -> tuple[bool, str] | None:
     match = re.fullmatch(r"(?P<words>(?:\S+\s+)*?)(?P<sign>-?)(?P<currency>[$€£]?)\s*", text)
     if match is None or not all(harmless(word.strip(",:'\"")) for word in _tokens(match["words"])):
         return None
+    if MONTHS.intersection(_tokens(match["words"].lower())[-1:]):
+        return None
     return bool(match["sign"]), match["currency"]
 
 
@@ -272,27 +322,41 @@ def _after(text: str) -> tuple[int, str] | None:
     """(scale, unit) of what stands after a number, or None if it could change the number's meaning."""
     if not text:
         return 1, ""
-    if re.match(r"[A-Za-z]{3}|\s?/\s?[A-Za-z]{1,2}(?![A-Za-z])", text):
+    glued = re.match(r"[A-Za-z]+", text)
+    if (glued and glued[0].lower() not in UNITS) or re.match(r"\s?/\s?[A-Za-z]{1,2}(?![A-Za-z])", text):
         return None
-    text = _EXPONENT.sub(lambda part: part[1] or ("2" if part[2] else "3"), text.replace("(s)", ""))
+    if re.fullmatch(r"\s[A-Za-z]{1,2}", text) and text.strip().lower() not in UNITS:
+        return None
+    text = _EXPONENT.sub(r"\1", text.replace("(s)", ""))
+    if MONTHS.intersection(text.lower().split()[:1]):
+        return None
     scale = 1
     units: list[str] = []
     for token in _UNIT.findall(text):
         if not units and scale == 1 and token.lower() in SCALES:
             scale = SCALES[token.lower()]
-        elif token in "%°":
+        elif token[0] in "%°¢":
             units.append(token)
-        elif token[0].isalpha() and token[0].isascii() and harmless(token.rstrip("23'’-")):
+        elif token[0].isalpha() and token[0].isascii() and _names_a_unit(token.rstrip("23'’-")):
             units.append(_unit(token))
         elif token == "/":
             units.append("per")
         elif token != ".":
             return None
-    return scale, " ".join(units)
+    return scale, re.sub(r"\b(square|cubic) (\w+)", _power, " ".join(units))
+
+
+def _power(unit: re.Match[str]) -> str:
+    return unit[2] + {"square": "2", "cubic": "3"}[unit[1]]
+
+
+def _names_a_unit(word: str) -> bool:
+    return word.lower() in UNITS or harmless(word)
 
 
 def _unit(word: str) -> str:
     word = word.lower()
+    word, power = (word[:-1], word[-1]) if word[-1] in "23" else (word, "")
     if len(word) > 3:
         word = word.removesuffix("s")
-    return _UNIT_NAMES.get(word, word)
+    return _UNIT_NAMES.get(word, word) + power

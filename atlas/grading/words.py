@@ -9,17 +9,22 @@ def _set(words: str) -> frozenset[str]:
 
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
+MONTHS = _set(
+    """january february march april may june july august september october november december
+    jan feb mar apr jun jul aug sep sept oct nov dec"""
+)
+"""Beside a number, one of these makes it a date."""
+
 MATHS_WORDS = _set(
     """and or sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp sqrt lim max min mod gcd lcm det
     deg dim ker arg inf sup pi"""
 )
 """Words that belong to maths, not to prose, in an answer."""
 
-# Any other word of one or two letters is a product of variables: `5xy`.
-_SHORT_WORDS = _set(
-    """a i an am as at be by he in is it of on pm so to us we
-    cm ft g gb h hr kb kg km l lb m mb mg mi ml mm oz s tb yd"""
-)
+UNITS = _set("""am cm ft g gb h hr in kb kg km l lb m mb mg mi min ml mm oz pm s sec sq tb yd""")
+"""Short names of units: they may be glued to a number. Any other letters there are a product of variables: `5i`."""
+
+_SHORT_WORDS = UNITS | _set("""a i an as at be by he is it of on so to us we""")
 
 _NEGATIONS_AND_HEDGES = _set(
     """not never no none nor neither either isn't aren't wasn't don't doesn't cannot can't except without unless instead

@@ -58,6 +58,7 @@ def test_percent_is_a_unit_or_a_hundredth(left: str, right: str, as_unit: bool, 
         (r"\sqrt{2}, 1", r"\frac{2}{\sqrt{2}}, 1", True, True),
         (r"\{\sqrt{2}, 1\}", r"1, \sqrt{2}", True, True),
         (r"\pm 1", "-1, 1", True, True),
+        ("x = 1, y = 2", "y = 2, x = 1", True, True),
     ],
 )
 def test_lists_are_sets_or_sequences(left: str, right: str, unordered: bool, ordered: bool) -> None:
