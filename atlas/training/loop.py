@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
 from transformers.utils.logging import disable_progress_bar
 
@@ -171,12 +172,6 @@ def _score_test(run: Run, trainer: Measured, prepared: Prepared) -> None:
     weights = checkpoints.best_weights(run.checkpoints, best)
     if weights.is_dir():
         run.summary["best_checkpoint"] = str(weights)
-    elif 0 < best < last:
-        raise RunFailed(
-            "bad_checkpoint",
-            f"step {best} was the best on dev, but its weights {weights} are gone, so test cannot be scored; put them "
-            "back and `atlas resume` the run, or start over with `atlas rerun`",
-        )
     with ExitStack() as without_adapter:
         if best == 0 and prepared.lora:
             without_adapter.enter_context(trainer.model.disable_adapter())
@@ -186,8 +181,19 @@ def _score_test(run: Run, trainer: Measured, prepared: Prepared) -> None:
             set_seed(run.job.seed)
             load.load_again(trainer.model, student.model_copy(update={"revision": revision}), prepared.cache)
         elif best < last:
-            trainer._load_from_checkpoint(str(weights))
+            _load_best(trainer, weights)
         prepared.evaluator.test(trainer.model, last)
+
+
+def _load_best(trainer: Measured, weights: Path) -> None:
+    try:
+        trainer._load_from_checkpoint(str(weights))
+    except (ValueError, SafetensorError) as error:  # not there, or torn
+        raise RunFailed(
+            "bad_checkpoint",
+            f"the weights that were best on dev cannot be read, so test cannot be scored: {error}; put {weights} back "
+            "and `atlas resume` the run, or start over with `atlas rerun`",
+        ) from error
 
 
 def _scheduler(spec: TrainingSpec) -> str:

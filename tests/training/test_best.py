@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM
+from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -18,6 +18,8 @@ from atlas.training.prompts import render_prompt
 from .tiny import Copying, character_tokenizer, lines, names, series, train
 
 SFT = {"type": "sft"}
+GKD = {"type": "gkd"}
+GRPO = {"type": "grpo", "num_generations": 2, "beta": 0.1}
 FAST = {"max_steps": 4, "learning_rate": 0.01}
 LORA = {"lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]}}
 
@@ -45,6 +47,33 @@ def dev(monkeypatch):
     monkeypatch.setattr(Evaluator, "student", note_step)
     monkeypatch.setattr(Evaluator, "_measure", replace_rate)
     return rates.update
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """The weights that a model has while it is scored on test (with LoRA: those of its adapter), and its logits."""
+    found = {}
+    test = Evaluator.test
+
+    def note_weights(self, model, step):
+        weights = get_peft_model_state_dict(model) if isinstance(model, PeftModel) else model.state_dict()
+        found.update({name: tensor.clone() for name, tensor in weights.items()})
+        found["logits"] = logits(model)
+        test(self, model, step)
+
+    monkeypatch.setattr(Evaluator, "test", note_weights)
+    return found
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(torch.tensor([[1, 20, 30]])).logits
+
+
+def assert_equal(found, expected):
+    """The weights of a file may lack a tied head."""
+    assert expected and expected.keys() <= found.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def folders(run):
@@ -76,12 +105,13 @@ def kill_at_step(run, step):
 
 @pytest.mark.parametrize("changes", [{}, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("best", [2, 4])
-def test_the_weights_that_were_best_on_dev_are_scored_on_test(make_run, dev, changes, best):
+def test_the_weights_that_were_best_on_dev_are_scored_on_test(make_run, dev, scored, changes, best):
     dev({0: 0.1, best: 0.9})
     run = make_run(SFT, student=changes, training=FAST, evaluation={"every_steps": 1, "max_problems": 2})
     final = train(run)
     kept = run.checkpoints / f"best-step-{best}"
     assert final == run.checkpoints / "final" and folders(run) == [kept.name, "final", "step-2", "step-4"]
+    assert_equal(scored, load_file(kept / ("adapter_model.safetensors" if changes else "model.safetensors")))
     model = (AutoPeftModelForCausalLM if changes else AutoModelForCausalLM).from_pretrained(kept)
     assert [sample["completion"] for sample in samples_of_test(run)] == completions(model)
     assert {sample["step"] for sample in samples_of_test(run)} == {best}
@@ -104,14 +134,18 @@ def test_the_final_export_is_the_last_step_and_not_the_best(make_run, dev):
     last, exported, best = (
         load_file(run.checkpoints / name / "model.safetensors") for name in ("step-4", final.name, "best-step-2")
     )
-    assert all(torch.equal(tensor, last[name]) for name, tensor in exported.items())
+    assert_equal(exported, last)
     assert not all(torch.equal(tensor, best[name]) for name, tensor in exported.items())
 
 
-@pytest.mark.parametrize("changes", [{}, LORA, {"from_scratch": True}], ids=["full", "lora", "from_scratch"])
-def test_if_nothing_was_better_than_the_student_it_is_scored_as_it_was(make_run, dev, student, changes):
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [(SFT, {}), (SFT, LORA), (SFT, {"from_scratch": True}), (GKD, {}), (GKD, LORA), (GRPO, {}), (GRPO, LORA)],
+    ids=str,
+)
+def test_if_nothing_was_better_than_the_student_it_is_scored_as_it_was(make_run, dev, scored, student, method, changes):
     dev({0: 0.5, 4: 0.5})
-    run = make_run(SFT, student=changes, training=FAST)
+    run = make_run(method, student=changes, training=FAST)
     train(run)
     assert not list(run.checkpoints.glob("best-*")) and "best_checkpoint" not in run.summary
     assert run.summary["test"]["step"] == 0 and {sample["step"] for sample in samples_of_test(run)} == {0}
@@ -119,6 +153,7 @@ def test_if_nothing_was_better_than_the_student_it_is_scored_as_it_was(make_run,
     if "from_scratch" in changes:
         torch.manual_seed(run.job.seed)
         model = AutoModelForCausalLM.from_config(model.config)
+    assert torch.equal(scored["logits"], logits(model))
     assert [sample["completion"] for sample in samples_of_test(run)] == completions(model)
 
 
@@ -148,9 +183,9 @@ def test_best_weights_that_no_summary_names_are_removed(make_run, dev):
     assert max(seen) == training["keep_checkpoints"] + 1
 
 
-@pytest.mark.parametrize("method", [SFT, {"type": "gkd"}, {"type": "grpo", "num_generations": 2}], ids=str)
+@pytest.mark.parametrize("method", [SFT, GKD, GRPO], ids=str)
 @pytest.mark.parametrize("second_time", [0.6, 0.0])
-def test_a_killed_run_finds_the_best_weights_that_its_checkpoint_names(make_run, dev, method, second_time):
+def test_a_killed_run_finds_the_best_weights_that_its_checkpoint_names(make_run, dev, scored, method, second_time):
     settings = {"training": FAST | {"max_steps": 6, "save_every_steps": 3}, "evaluation": {"every_steps": 1}}
     dev({1: 0.3, 4: second_time})
     unbroken = make_run(method, "unbroken", **settings)
@@ -167,34 +202,49 @@ def test_a_killed_run_finds_the_best_weights_that_its_checkpoint_names(make_run,
     assert {"rewind": 3} in lines(again) and folders(again) == folders(unbroken)
     best = 4 if second_time else 1
     expected, kept = (load_file(r.checkpoints / f"best-step-{best}" / "model.safetensors") for r in (unbroken, again))
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in kept.items())
+    assert_equal(kept, expected)
+    assert_equal(scored, expected)
     assert series(again, "test/step") == {6: best}
     assert samples_of_test(again) == samples_of_test(unbroken)
 
 
-def test_missing_best_weights_say_what_to_do_after_the_export(make_run, dev):
+@pytest.mark.parametrize("changes", [{}, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("loss", ["gone", "torn"])
+def test_lost_best_weights_say_what_to_do_after_the_export(make_run, dev, tmp_path, changes, loss):
     dev({2: 0.9})
-    run = make_run(SFT, evaluation={"every_steps": 2})
+    settings = {"student": changes, "evaluation": {"every_steps": 2}}
+    run = make_run(SFT, **settings)
+    weights, copy = run.checkpoints / "best-step-2", tmp_path / "copy"
     progress = run.progress
 
     def lose(phase, step=None, total=None):
         progress(phase, step, total)
         if phase == "export":
-            shutil.rmtree(run.checkpoints / "best-step-2")
+            shutil.copytree(weights, copy)
+            if loss == "gone":
+                shutil.rmtree(weights)
+            else:
+                next(weights.glob("*.safetensors")).write_bytes(b"torn")
 
     run.progress = lose
-    with pytest.raises(RunFailed, match=r"step 2 was the best on dev.*best-step-2 are gone.*atlas resume") as caught:
+    with pytest.raises(RunFailed, match=r"cannot be read.*put .*best-step-2 back.*atlas resume") as caught:
         train(run)
     assert caught.value.reason == "bad_checkpoint" and (run.checkpoints / "final").is_dir()
+    shutil.rmtree(weights, ignore_errors=True)
+    copy.rename(weights)
+    again = make_run(SFT, **settings)
+    train(again)
+    assert again.summary["test"]["step"] == 2
 
 
 @pytest.mark.parametrize("changes", [{}, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("best", [0, 2, 4])
-def test_a_stop_during_the_score_resumes_with_the_score_alone(make_run, dev, changes, best):
+def test_a_stop_during_the_score_resumes_with_the_score_alone(make_run, dev, scored, changes, best):
     dev({best: 0.9})
     settings = {"student": changes, "training": FAST, "evaluation": {"every_steps": 2, "batch_size": 1}}
     unbroken = make_run(SFT, "unbroken", **settings)
     train(unbroken)
+    expected = dict(scored)
     stopped = make_run(SFT, "stopped", **settings)
     progress = stopped.progress
 
@@ -210,6 +260,7 @@ def test_a_stop_during_the_score_resumes_with_the_score_alone(make_run, dev, cha
     count = len(lines(stopped))
     again = make_run(SFT, "stopped", **settings)
     train(again)
+    assert_equal(scored, expected)
     assert not [line for line in lines(again)[count:] if "train/loss" in line.get("values", {})]
     assert samples_of_test(again) == samples_of_test(unbroken)
     assert series(again, "test/pass_rate") == series(unbroken, "test/pass_rate")
