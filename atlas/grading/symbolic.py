@@ -37,13 +37,14 @@ def same(prediction: str, gold: str) -> bool:
     prediction, gold = _formula(prediction), _formula(gold)
     if not (_worth_reading(prediction) and _worth_reading(gold)):
         return False
+    if bool(_EQUALS.search(prediction)) != bool(_EQUALS.search(gold)):
+        if not (_names_a_value(prediction) and _names_a_value(gold)):
+            return False
+        prediction, gold = _value(prediction), _value(gold)
     if prediction.casefold() == gold.casefold():
         return prediction == gold  # math-verify takes `A` and `a` for one variable
-    equations = [text for text in (prediction, gold) if _EQUALS.search(text)]
-    if len(equations) == 1 and not _names_a_value(equations[0]):
-        return False
-    if prediction.count("'") != gold.count("'") or _differ_in_base(prediction, gold):
-        return False
+    if _primes(prediction) != _primes(gold) or _differ_in_base(prediction, gold):
+        return False  # it reads neither
     return _worker.ask([prediction, gold])
 
 
@@ -61,7 +62,7 @@ def endless(answer: str) -> bool:
 
 def _formula(text: str) -> str:
     text = without_unit(without_delimiters(spelled(text)))
-    text = re.sub(r"(?<=[0-9])'(?=[0-9]{3})", "", text.replace(r"\prime", "'"))
+    text = re.sub(r"(?<=[0-9])'(?=[0-9]{3})", "", text)
     text = re.sub(r"\\text\s*\{\s*(?:and|or)\s*\}|\s(?:and|or)\s", ", ", text)
     text = with_braced_fractions(re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text))
     text = _SPACED.sub(lambda number: number[0].replace(" ", ""), text)
@@ -99,17 +100,30 @@ def _worth_reading(text: str) -> bool:
     return not (_TOO_MUCH.search(text) or re.search(r"(?<![_^0-9])[0-9]+ [0-9]", text))
 
 
+def _primes(text: str) -> int:
+    return text.count("'") + text.count(r"\prime")
+
+
 def _differ_in_base(left: str, right: str) -> bool:
-    """`24_5` and `24_6`: math-verify reads no index of a number. One that is missing on one side is let pass."""
+    """Whether two numbers are written in different bases: `24_5`, `24_6`. One may be missing on one side."""
     bases = [set(re.findall(r"[0-9]_\{?(\w+)", text)) for text in (left, right)]
     return all(bases) and bases[0] != bases[1]
 
 
-def _names_a_value(equation: str) -> bool:
-    """Whether an equation says what something is (`k = \\sqrt{2}`), not what it has to fulfil (`x^2 = 2`)."""
-    name = _EQUALS.split(equation)[0]
+def _names_a_value(text: str) -> bool:
+    """Whether a text is no equation or says what something is (`k = \\sqrt{2}`), not what it fulfils (`x^2 = 2`)."""
+    name, *values = _EQUALS.split(text)
+    if not values:
+        return True
     name = re.sub(r"_\{?\w+\}?|\([^()]*\)|\\[A-Za-z]+", "", name)
     return not re.search(r"[-+*/^0-9]", name)
+
+
+def _value(text: str) -> str:
+    """`f(x) = 2x` -> `2x`. A list of equations stays, and so does `\\sum_{i=1}`."""
+    name, *values = _EQUALS.split(text)
+    complete = all(name.count(left) == name.count(right) for left, right in ("{}", "()"))
+    return values[0].strip() if complete and len(values) == 1 else text
 
 
 class _Worker:

@@ -49,11 +49,16 @@ def _answer(texts: list[str]) -> bool:
         if len(parsed) == 1:
             return any(not isinstance(expression, str) for expression in parsed[0])
         prediction, gold = parsed
-        digits = 30 if any(_SMALL.search(text) for text in texts) else 6
-        equal = verify(gold, prediction, float_rounding=digits, allow_set_relation_comp=True, timeout_seconds=None)
-        return bool(equal) and not (_unsolvable(gold) and _unsolvable(prediction))
+        return _equal(gold, prediction, texts) and _equal(prediction, gold, texts)
     except (Exception, RecursionError, MemoryError):
         return False  # sympy raises whatever it likes on what it cannot read, and that is not equal to anything
+
+
+def _equal(gold: list[Any], prediction: list[Any], texts: list[str]) -> bool:
+    """What math-verify says, which asks for a direction; where the two directions differ, it is wrong in one."""
+    digits = 30 if any(_SMALL.search(text) for text in texts) else 6
+    equal = verify(gold, prediction, float_rounding=digits, allow_set_relation_comp=True, timeout_seconds=None)
+    return bool(equal) and not (_unsolvable(gold) and _unsolvable(prediction))
 
 
 def _unsolvable(parsed: list[Any]) -> bool:

@@ -1,5 +1,6 @@
 """Whatever the text is: no exception, bounded time, from every thread and after a fork."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,7 +13,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
-from atlas.grading import grade, parses, symbolic
+from atlas.grading import GradingSpec, grade, parses, symbolic
+from atlas.grading.compare import equal
+from atlas.grading.latex import tidy
+
+POLICIES = [GradingSpec(), GradingSpec(percent="fraction"), GradingSpec(ordered_lists=True)]
 
 HOSTILE = [
     "\ud800 \\boxed{\ud800}",
@@ -62,6 +67,56 @@ def test_hostile_texts_are_graded_in_bounded_time() -> None:
     assert time.monotonic() - start < 60
 
 
+HOSTILE_MATHS = [
+    "9**9**9",
+    "9^{9^{9}}",
+    "9^{9^{9^{9}}}!",
+    "\\sum_{i=1}^{999}\\prod_{j=1}^{999} \\sin(i j x)",
+    "{" * 100_000,
+    "{" * 50_000 + "}" * 50_000,
+    "(" * 50_000 + "1" + ")" * 50_000,
+    "\\frac{1}{" * 15 + "x" + "}" * 15,
+    "10^{99}, " * 50,
+    "0.\\overline{" + "9" * 900 + "}",
+    "√(" * 50_000,
+]
+
+
+def _grade_hostile_maths() -> None:
+    for policy in POLICIES:
+        for text in HOSTILE_MATHS:
+            assert not grade(rf"\boxed{{{text}}}", "x+y", policy).correct
+            assert not grade(r"\boxed{x+y}", text, policy).correct
+        assert grade(r"\boxed{\sqrt{12}}", r"2\sqrt{3}", policy).correct
+
+
+def test_hostile_maths_ends_in_threads() -> None:
+    finished: list[bool] = []
+
+    def work() -> None:
+        _grade_hostile_maths()
+        finished.append(True)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert finished == [True] * 3
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_hostile_maths_ends_in_processes(method: str) -> None:
+    grade(r"\boxed{\sqrt{12}}", r"2\sqrt{3}")  # so that a fork finds a worker that is not its own
+    processes = [multiprocessing.get_context(method).Process(target=_grade_hostile_maths) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=60)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
 def test_endless_computation_is_stopped_and_the_next_answer_is_graded() -> None:
     endless = r"\sum_{i=1}^{999}\prod_{j=1}^{999} \sin(i j x)"
     start = time.monotonic()
@@ -71,11 +126,11 @@ def test_endless_computation_is_stopped_and_the_next_answer_is_graded() -> None:
     assert grade(r"\boxed{\sqrt{12}}", r"2\sqrt{3}").correct
 
 
-@given(st.text(), st.text())
-@example("\\boxed{\\frac{1}{0}}", "0")
+@given(st.text(), st.text(), st.sampled_from(POLICIES))
+@example("\\boxed{\\frac{1}{0}}", "0", POLICIES[0])
 @settings(max_examples=200, deadline=None)
-def test_no_text_raises(completion: str, answer: str) -> None:
-    verdict = grade(completion, answer)
+def test_no_text_raises(completion: str, answer: str, policy: GradingSpec) -> None:
+    verdict = grade(completion, answer, policy)
     assert verdict.found or not verdict.correct
     assert (verdict.extracted is not None) == verdict.found
 
@@ -89,6 +144,43 @@ _PIECES = st.sampled_from([*_NOTATION.split(), " ", "\n", "the answer is "])
 def test_no_mixture_of_notation_raises(completion: str, answer: str) -> None:
     verdict = grade(completion, answer)
     assert verdict.found or not verdict.correct
+
+
+@given(st.text() | st.lists(_PIECES, max_size=12).map("".join), st.sampled_from(POLICIES))
+@example("$$", POLICIES[0])
+@example(r"\sqrt{", POLICIES[1])
+@settings(max_examples=300, deadline=None)
+def test_text_equals_itself_exactly_when_something_is_left_of_it(text: str, policy: GradingSpec) -> None:
+    assert equal(text, text, policy) == (tidy(text) != "")
+    assert grade(text, text, policy).correct == (tidy(text) != "")
+
+
+@given(st.text(min_size=1001, max_size=1100), st.sampled_from(POLICIES))
+@example(" " * 2000, POLICIES[0])
+@settings(max_examples=20, deadline=None)
+def test_long_text_equals_itself_unless_it_is_blank(text: str, policy: GradingSpec) -> None:
+    assert equal(text, text, policy) == (not text.isspace())
+
+
+_ONE = (
+    r"\sqrt{2} 2\sqrt{2} \sqrt{8} \pi x y A x+1 1+x 1 2 1/2 0.5 50% 10\% 10 0.1 5 \infty 1e3 10^3 \pm1 -1 three 24_5 "
+    "24_6 0.3333 1/3"
+)
+_ANSWERS = st.sampled_from([*_ONE.split(), "5 cm", "5 m", "5 centimeters"])
+_SHAPES = st.sampled_from(
+    [
+        *("{0}", "x = {0}", "({0}, {1})", "[{0}, {1})", "{0}, {1}", "{1}; {0}", "{0} or {1}", "x = {0}, y = {1}"),
+        *(r"\{{{0}, {1}\}}", "{0} < x < {1}", r"x \ge {0}", r"{0}\text{{ cm}}", r"${0}\%$"),
+        r"\begin{{pmatrix}} {0} & {1} \end{{pmatrix}}",
+    ]
+)
+_SHAPED = st.builds(lambda shape, left, right: shape.format(left, right), _SHAPES, _ANSWERS, _ANSWERS)
+
+
+@given(_SHAPED, _SHAPED, st.sampled_from(POLICIES))
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_equality_has_no_direction(left: str, right: str, policy: GradingSpec) -> None:
+    assert equal(left, right, policy) == equal(right, left, policy)
 
 
 _SPELLINGS = [
