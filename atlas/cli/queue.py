@@ -134,7 +134,7 @@ def _run_to_the_end(
 ) -> None:
     """Starts what fits, follows, prints what the runs (or the experiments that they are of) reached, and exits with the
     worst run's code."""
-    from atlas.cli.follow import follow
+    from atlas.cli.follow import follow, how_to_come_back
     from atlas.cli.tables import exit_code, print_comparison, run_document
     from atlas.scheduler import tick
 
@@ -147,9 +147,6 @@ def _run_to_the_end(
     elif not detach:
         print_comparison(store, runs, experiments)
     else:
-        for run in runs:
-            typer.echo(f"{run.id} is {run.state}; `atlas logs -f {run.id}` follows it", err=True)
-        if any(run.state == "queued" for run in runs):
-            typer.echo("queued runs start when `atlas up` (or another submit) runs the queue", err=True)
+        typer.echo(how_to_come_back(runs), err=True)
     if not detach:
         raise typer.Exit(max(exit_code(run) for run in runs))
