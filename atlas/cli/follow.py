@@ -15,7 +15,7 @@ from atlas.cli.tables import NOT_FINISHED, duration, failure_text, printable, ra
 from atlas.store import AT_REST, RunRecord, Store
 
 _COLUMNS = ("now", "step", "pass rate", "ETA", "loss", "rate")
-"""After the run's id, the most wanted first: those that a narrow terminal has no room for are left out, from the right."""
+"""After the run's id, the most wanted first: a narrow terminal has no room for the last ones, which are left out."""
 _GAP = 2
 """Characters between two columns."""
 _MOST_WANTED = ("running", "claimed", "failed", "lost", "preempted", "cancelled", "queued", "succeeded")
