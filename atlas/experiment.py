@@ -17,7 +17,7 @@ from atlas.job import JobSpec, check
 from atlas.job import checked as checked_job
 from atlas.source import Source, read, with_values
 from atlas.spec import SPEC_VERSION, BudgetSpec, Spec
-from atlas.tree import Node
+from atlas.tree import Node, describe
 from atlas.variants import arm_tree, baseline_tree, named, teachers_of, unless_said
 
 COMPARED = ("method", "teacher", "training")
@@ -124,9 +124,16 @@ def checked(source: Source) -> JobSpec | Experiment:
 
 
 def is_experiment(source: Source) -> bool:
-    """Whether the file says `kind: experiment`."""
-    kind = source.root.children.get("kind")
-    return kind is not None and kind.value == "experiment"
+    """Whether the file says `kind: experiment`. Raises SpecError if it says neither that nor `job`, so that the one
+    mistake is told and not everything that the other kind lacks."""
+    keys = source.root.children
+    if "kind" in keys and keys["kind"].value not in ("job", "experiment"):
+        message = f"expected one of: job, experiment, got {describe(keys['kind'])}"
+        raise SpecError([source.problem(message, ("kind",))])
+    if "kind" not in keys and ("base" in keys or "arms" in keys):
+        message = "required key is missing; write `kind: experiment` for a file with base and arms"
+        raise SpecError([source.problem(message, ("kind",))])
+    return "kind" in keys and keys["kind"].value == "experiment"
 
 
 def expand(source: Source) -> Experiment:
@@ -136,7 +143,8 @@ def expand(source: Source) -> Experiment:
     trees = {arm: arm_tree(source, arm) for arm in spec.arms}
     teachers = teachers_of(trees)
     _require_teacher(source, spec, teachers)
-    wanted = spec.baselines if spec.baselines is not None else _default_baselines(source, teachers)
+    reference = next(iter(trees.values()))
+    wanted = spec.baselines if spec.baselines is not None else _default_baselines(reference, teachers)
     if "teacher" in wanted:
         trees = {arm: unless_said(tree, "evaluation", "teacher", False) for arm, tree in trees.items()}
     planned = {
@@ -145,7 +153,9 @@ def expand(source: Source) -> Experiment:
         for arm, tree in trees.items()
     }
     measured = {
-        role: _job_source(source, baseline_tree(source, teacher), f"{spec.name}-baseline-{role}", spec.seeds[0])
+        role: _job_source(
+            source, baseline_tree(source, reference, teacher), f"{spec.name}-baseline-{role}", spec.seeds[0]
+        )
         for role, teacher in {"student": None, **teachers}.items()
         if role.split("-")[0] in wanted
     }
@@ -201,8 +211,8 @@ def _require_teacher(source: Source, spec: ExperimentSpec, teachers: Mapping[str
         raise SpecError([source.problem(message, ("baselines",))])
 
 
-def _default_baselines(source: Source, teachers: Mapping[str, Node]) -> list[str]:
-    student = source.root.children["base"].children.get("student")
+def _default_baselines(reference: Node, teachers: Mapping[str, Node]) -> list[str]:
+    student = reference.children.get("student")
     scratch = student is not None and isinstance(student.value, dict) and student.children.get("from_scratch")
     return [*([] if scratch and scratch.value else ["student"]), *(["teacher"] if teachers else [])]
 

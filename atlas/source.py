@@ -178,11 +178,15 @@ def _with_base(root: Node, chain: list[str]) -> Node:
     kind, base = root.children.get("kind"), root.children.get("base")
     if kind is None or kind.value != "experiment" or base is None:
         return root
-    if isinstance(base.value, str):
-        return with_values(root, {"base": _read_parents(base, chain, "base")})
-    if isinstance(base.value, dict):
-        return with_values(root, {"base": _with_parents(base, chain)})
-    return root
+    if not isinstance(base.value, (str, dict)):
+        message = f"expected the path of a job file, or the job itself, got {describe(base)}"
+        raise SpecError([base.place.problem(message, "base")])
+    job = _read_parents(base, chain, "base") if isinstance(base.value, str) else _with_parents(base, chain)
+    kind = job.children.get("kind")
+    if kind is not None and kind.value == "experiment":
+        message = "an experiment cannot be the base of another; name a job, or write `extends:` instead of `base:`"
+        raise SpecError([kind.place.problem(message, "base.kind")])
+    return with_values(root, {"base": job})
 
 
 def _read_parents(reference: Node, chain: list[str], path: str) -> Node:
@@ -240,6 +244,9 @@ def _parse_override(override: str) -> tuple[tuple[str, ...], Node]:
     if node is None:
         message = "no value; write null to remove the key, or '\"\"' for an empty text"
         raise SpecError([place.problem(message, ".".join(keys))])
+    inline = keys == ("base",) and isinstance(node.value, dict) and "extends" in node.value
+    if inline or keys[:2] == ("base", "extends"):
+        raise SpecError([place.problem("base.extends belongs in the file, it cannot be overridden")])
     return keys, node
 
 

@@ -9,10 +9,12 @@ from atlas.tree import Node, Place
 
 
 def arm_tree(source: Source, arm: str) -> Node:
-    """The base with what the arm says on top, and the experiment's budget. Raises SpecError if both have one."""
+    """The base with what the arm says on top, and the experiment's budget. Raises SpecError if both have one, or if
+    the arm says what the experiment decides."""
     root = source.root.children
     tree, own = root["base"], root["arms"].children[arm]
     if own.value is not None:
+        _refuse_ignored(source, arm)
         tree = merged(tree, own)
     if "budget" not in root:
         return tree
@@ -34,10 +36,11 @@ def teachers_of(trees: Mapping[str, Node]) -> dict[str, Node]:
     return teachers
 
 
-def baseline_tree(source: Source, teacher: Node | None) -> Node:
-    """The base's student, or a teacher in its place, measured as it is: a job of `method: evaluate`."""
+def baseline_tree(source: Source, reference: Node, teacher: Node | None) -> Node:
+    """The student of the first arm's tree, or a teacher in its place, measured as it is and as the arms measure: a job
+    of `method: evaluate`."""
     root = source.root
-    tree = without(root.children["base"], "teacher", "training", "sampling", "budget")
+    tree = without(reference, "teacher", "training", "sampling", "budget")
     place = root.key_places["baselines"] if "baselines" in root.children else root.place
     student = teacher if teacher is not None else tree.children.get("student")
     values = {"method": _node({"type": "evaluate"}, place)}
@@ -59,6 +62,13 @@ def unless_said(tree: Node, section: str, key: str, value: Any) -> Node:
     if not isinstance(node.value, dict) or key in node.value:
         return tree
     return with_values(tree, {section: with_values(node, {key: _node(value, node.place)})})
+
+
+def _refuse_ignored(source: Source, arm: str) -> None:
+    said = [key for key in ("name", "seed") if key in source.root.children["arms"].children[arm].children]
+    if said:
+        message = "the experiment names and seeds its runs, so this would be ignored; remove it"
+        raise SpecError([source.problem(message, ("arms", arm, key), at_key=True) for key in said])
 
 
 def _node(value: Any, place: Place) -> Node:

@@ -191,7 +191,56 @@ def test_a_teacher_that_no_arm_has_cannot_be_a_baseline(folder):
 
 def test_an_experiment_is_no_base(folder):
     (folder / "job.yaml").write_text(EXPERIMENT.replace("./job.yaml", "{name: x}"))
-    assert "kind: expected 'job'" in refusal(folder)
+    found = refusal(folder)
+    assert "job.yaml:2:7: base.kind: an experiment cannot be the base of another" in found and "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("kind: experiment", "kind: experimnt"),
+            "trial.yaml:2:7: kind: expected one of: job, experiment, got the text",
+        ),
+        (
+            ("kind: experiment", "kind: [experiment]"),
+            "trial.yaml:2:7: kind: expected one of: job, experiment, got a list",
+        ),
+        (("kind: experiment\n", ""), "kind: required key is missing; write `kind: experiment` for a file with base"),
+    ],
+)
+def test_a_file_of_unknown_kind_is_told_so_and_nothing_else(folder, change, message, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "trial.yaml").write_text(EXPERIMENT.replace(*change))
+    with pytest.raises(SpecError) as caught:
+        checked(read("trial.yaml"))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["name: mine", "seed: 7"])
+def test_an_arm_does_not_name_or_seed_its_runs(folder, key):
+    found = refusal(folder, EXPERIMENT.replace("gkd: {}", f"gkd: {{{key}}}"))
+    assert f"trial.yaml:6:9: arms.gkd.{key.split(':')[0]}: " in found and "would be ignored; remove it" in found
+
+
+def test_the_baselines_are_measured_as_the_arms_are(folder):
+    text = EXPERIMENT.replace("gkd: {}", "gkd: {dataset: &size {test_size: 6}}").replace(
+        "teacher: null", "teacher: null\n    dataset: *size"
+    )
+    trial = experiment(folder, text)
+    assert {run.job.dataset.test_size for run in (*trial.runs, *trial.baselines.values())} == {6}
+
+
+@pytest.mark.parametrize("base", ["[job.yaml]", "3", "null"])
+def test_a_base_is_a_job_or_the_path_of_one(folder, base):
+    found = refusal(folder, EXPERIMENT.replace("./job.yaml", base))
+    assert "trial.yaml:4:7: base: expected the path of a job file, or the job itself, got" in found
+
+
+def test_what_the_base_extends_belongs_in_the_file(folder):
+    assert "base.extends belongs in the file, it cannot be overridden" in refusal(
+        folder, EXPERIMENT, "base.extends=job.yaml"
+    )
 
 
 def test_a_missing_file_is_a_usage_error(folder):
