@@ -9,7 +9,10 @@ from trial import EXPERIMENT, JOB
 
 from atlas import scheduler
 from atlas.errors import NotFoundError
+from atlas.run import CLOCKS as CLOCK_NAMES
 from atlas.store import Store
+
+CLOCKS = dict.fromkeys(CLOCK_NAMES, 1.0)
 
 
 @pytest.fixture
@@ -122,6 +125,50 @@ def test_ls_lists_experiments_with_the_states_of_their_runs(home):
     assert record.id in output and "gkd, grpo" in output and "5 queued" in output and "1 failed" in output
     assert json.loads(atlas("ls", "--experiments", "--json"))[0]["id"] == record.id
     assert "leave one out" in atlas("ls", "--experiments", "--tag", "x", expect=2)
+
+
+def test_show_of_an_experiment_lists_its_runs_and_what_to_do_next(home):
+    store, record = submitted(home)
+    output = atlas("show", "trial")
+    listed = {line.split()[0]: line.split()[1:] for line in output.splitlines()}
+    assert all(listed[run_id][0] == "queued" for run_id in record.run_ids)
+    assert output.startswith(f"{record.id}  6 queued") and "resume" not in output
+    finish(store, record.runs[0].run_id, "failed")
+    assert f"`atlas resume {record.id}`" in atlas("show", record.id)
+    assert EXPERIMENT in atlas("show", "trial", "--spec")
+    assert json.loads(atlas("show", "trial", "--json")) == record.model_dump(mode="json")
+    assert "no run 'nonsense'" in atlas("show", "nonsense", expect=102)
+
+
+def test_a_run_that_is_called_exactly_so_is_shown_before_an_experiment_that_begins_so(home):
+    submitted(home)
+    atlas("submit", "job.yaml", "--set", "name=tri", "--detach")
+    assert atlas("show", "tri").startswith("tri-")
+
+
+def test_show_says_of_which_experiment_arm_and_seed_a_run_is(home):
+    _, record = submitted(home)
+    member, student = record.runs[1], record.baselines["student"]
+    output = atlas("show", member.run_id)
+    assert f"experiment {record.id}, {member.arm}\n" in output and f"seed {member.seed}:" in output
+    assert f"experiment {record.id}, baseline student\n" in atlas("show", student)
+    document = json.loads(atlas("show", member.run_id, "--json"))
+    assert document["experiments"] == [{"id": record.id, "arm": member.arm, "seed": member.seed}]
+
+
+def test_show_says_which_checkpoint_was_chosen_and_which_limit_ended_the_run(home):
+    store, record = submitted(home)
+    run = store.run(record.runs[0].run_id)
+    lines = [
+        {"event": "budget", "message": "training ended after step 7: budget.rollouts is 56, used 56"},
+        {"step": 7, "clocks": CLOCKS, "values": {"test/pass_rate": 0.5, "test/step": 4}},
+    ]
+    (Path(run.run_dir) / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    store.ingest(run.id)
+    output = atlas("show", run.id)
+    assert "budget     training ended after step 7: budget.rollouts is 56, used 56\n" in output
+    assert "test       pass rate 50.0 [nan, nan] at step 4, the best on dev: " in output
+    assert f"{run.run_dir}/checkpoints/best-step-4 (gone)" in output
 
 
 def test_cancel_takes_all_runs_of_an_experiment(home):

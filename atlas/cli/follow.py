@@ -79,7 +79,7 @@ def how_to_come_back(runs: Sequence[RunRecord]) -> str:
     followed = [run for run in runs if run.state not in AT_REST and (run.state != "queued" or len(runs) == 1)]
     lines += [f"  come back with `atlas logs -f {run.id}`" for run in followed]
     if any(run.state == "queued" for run in runs):
-        lines += ["  queued runs need a runner: `atlas up`, or the same `atlas submit` again, which also follows them"]
+        lines += ["  queued runs need a runner: `atlas up`, or the same `atlas submit` once more"]
     return "\n".join([*lines, "  `atlas ls` shows all runs, `atlas cancel RUN|EXPERIMENT` stops them"])
 
 

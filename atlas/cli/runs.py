@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +24,7 @@ def list_runs(
     as_json: Json = False,
 ) -> None:
     """List runs, newest first."""
+    from atlas.cli.experiments import list_experiments
     from atlas.cli.stores import settled_store
     from atlas.cli.tables import run_document
     from atlas.store import STATES
@@ -33,7 +33,7 @@ def list_runs(
         raise UsageError(f"--state {state!r} is no state of a run; expected one of {', '.join(STATES)}")
     store = settled_store()
     if experiments:
-        _list_experiments(store, [state, name, tag], limit, as_json)
+        list_experiments(store, [state, name, tag], limit, as_json)
         return
     runs = store.runs(states=(state,) if state else None, name=name, tag=tag, limit=limit)
     if as_json:
@@ -47,21 +47,28 @@ def list_runs(
 
 def show(
     reference: RunReference,
-    spec: Annotated[bool, typer.Option("--spec", help="Print the job as it was submitted.")] = False,
+    spec: Annotated[bool, typer.Option("--spec", help="Print the file as it was submitted.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show one run: state, failure, evaluations, newest metrics, events."""
+    """Show a run (state, failure, evaluations, newest metrics, events), or the runs of an experiment."""
+    from atlas.cli.experiments import memberships, named, show_experiment
     from atlas.cli.stores import settled_store
     from atlas.cli.tables import run_document
+    from atlas.store import ExperimentRecord
 
     store = settled_store()
-    run = store.run(reference)
-    if spec:
+    run = named(store, reference)
+    if isinstance(run, ExperimentRecord):
+        show_experiment(store, run, spec, as_json)
+    elif spec:
         _print_spec(store, run, as_json)
     elif as_json:
         document = run_document(store, run)
         document["events"] = [event.model_dump(mode="json") for event in store.events(run.id)]
         document["spec"] = json.loads(store.spec(run.id))
+        document["experiments"] = [
+            {"id": record.id, "arm": arm, "seed": seed} for record, arm, seed in memberships(store, run.id)
+        ]
         typer.echo(json.dumps(document, indent=2))
     else:
         _print_run(store, run)
@@ -117,7 +124,7 @@ def reindex() -> None:
 
 
 def _print_runs(store: "Store", runs: "list[RunRecord]") -> None:
-    from atlas.cli.tables import console_for, duration, rate_with_interval, run_table
+    from atlas.cli.tables import console_for, duration, rate_with_interval, run_table, steps_done
 
     table = run_table(runs)
     for column in ("state", "method", "student", "teacher", "step", "pass rate", "age"):
@@ -129,45 +136,11 @@ def _print_runs(store: "Store", runs: "list[RunRecord]") -> None:
             run.method,
             Path(run.student).name,
             Path(run.teacher).name if run.teacher else "",
-            f"{_known(run.step, '-')}/{_known(run.planned_steps, '?')}",
+            steps_done(run),
             rate_with_interval(store.latest(run.id)),
             duration(time.time() - run.created_seconds),
         )
     console_for(sys.stdout).print(table)
-
-
-def _list_experiments(store: "Store", filters: list[str | None], limit: int, as_json: bool) -> None:
-    from rich.table import Table
-
-    from atlas.cli.tables import console_for, duration
-
-    if any(filters):
-        raise UsageError("--experiments lists all experiments; --state, --name and --tag choose runs: leave one out")
-    records = store.experiments()[:limit]
-    if as_json:
-        typer.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=2))
-        return
-    if not records:
-        typer.echo("no experiments; `atlas submit SPEC` with `kind: experiment` starts one", err=True)
-        return
-    states = {run.id: run.state for run in store.runs()}
-    table = Table(box=None, pad_edge=False)
-    for column in ("experiment", "arms", "seeds", "runs", "age"):
-        table.add_column(column, overflow="fold")
-    for record in records:
-        counts = Counter(states.get(run_id, "gone") for run_id in record.run_ids)
-        table.add_row(
-            record.id,
-            ", ".join(record.spec["arms"]),
-            ", ".join(map(str, record.spec["seeds"])),
-            ", ".join(f"{count} {state}" for state, count in counts.items()),
-            duration(time.time() - record.submitted_at_seconds),
-        )
-    console_for(sys.stdout).print(table)
-
-
-def _known(number: int | None, otherwise: str) -> str:
-    return otherwise if number is None else str(number)
 
 
 def _print_spec(store: "Store", run: "RunRecord", as_json: bool) -> None:
@@ -180,18 +153,34 @@ def _print_spec(store: "Store", run: "RunRecord", as_json: bool) -> None:
 
 
 def _print_run(store: "Store", run: "RunRecord") -> None:
-    from atlas.cli.tables import duration, failure_text, percent_with_interval, printable, summary_of, wandb_text
+    from atlas.cli.experiments import memberships
+    from atlas.cli.tables import (
+        duration,
+        failure_text,
+        percent_with_interval,
+        printable,
+        rate_with_interval,
+        steps_done,
+        summary_of,
+        wandb_text,
+    )
 
     teacher = f" <- {run.teacher}" if run.teacher else ""
+    seed = json.loads(store.spec(run.id))["seed"]
     typer.echo(f"{run.id}  {run.state}{printable(failure_text(run))}")
-    typer.echo(f"  {run.method} on {run.dataset}: {run.student}{teacher}")
+    typer.echo(f"  {run.method} on {run.dataset}, seed {seed}: {run.student}{teacher}")
+    for record, arm, _ in memberships(store, run.id):
+        typer.echo(f"  experiment {record.id}, {arm}")
     typer.echo(f"  directory  {run.run_dir}")
-    typer.echo(f"  step       {_known(run.step, '-')} of {_known(run.planned_steps, '?')}")
+    typer.echo(f"  step       {steps_done(run)}")
     wandb = wandb_text(run)
     if wandb:
         typer.echo(f"  wandb      {wandb}")
     if run.notes:
         typer.echo(f"  notes      {printable(run.notes)}")
+    events = store.events(run.id)
+    for event in [event for event in events if event.kind == "worker:budget"][-1:]:
+        typer.echo(f"  budget     {printable(event.message)}")
     summary = summary_of(store, run)
     if summary:
         for label in ("first", "peak", "last"):
@@ -200,12 +189,15 @@ def _print_run(store: "Store", run: "RunRecord") -> None:
             trained = duration(point.train_seconds)
             typer.echo(f"  {label:<10} pass rate {rate} at step {point.step}, {trained} of training")
     latest = store.latest(run.id)
+    if "test/step" in latest:
+        rate = rate_with_interval(latest, "test/pass_rate")
+        typer.echo(f"  test       pass rate {rate} {_chosen(run, int(latest['test/step']))}")
     if latest:
         typer.echo("  newest metrics")
         for name, value in sorted(latest.items()):
             typer.echo(f"    {printable(name):<40} {value:.6g}")
     typer.echo("  events")
-    for event in store.events(run.id):
+    for event in events:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at_seconds))
         typer.echo(f"    {at}  {event.kind:<12} {printable(event.message)}")
     result = Path(run.run_dir) / "result.json"
@@ -216,3 +208,11 @@ def _print_run(store: "Store", run: "RunRecord") -> None:
             typer.echo("    " + printable(trace).replace("\n", "\n    ").rstrip())
     if run.state in ("failed", "cancelled", "lost"):
         typer.echo(f"  next: `atlas logs {run.id}`, `atlas resume {run.id}`, `atlas rerun {run.id}`")
+
+
+def _chosen(run: "RunRecord", step: int) -> str:
+    """Which weights were scored on test."""
+    if step == 0:
+        return "at step 0: the model as it was loaded"
+    folder = Path(run.run_dir) / "checkpoints" / f"best-step-{step}"
+    return f"at step {step}, the best on dev: {folder}{'' if folder.exists() else ' (gone)'}"

@@ -95,6 +95,13 @@ def run_document(store: Store, run: RunRecord) -> dict[str, Any]:
     }
 
 
+def steps_done(run: RunRecord) -> str:
+    """`6/24`: the newest step of the planned ones; `-` and `?` where they are not known."""
+    return "/".join(
+        unknown if number is None else str(number) for number, unknown in ((run.step, "-"), (run.planned_steps, "?"))
+    )
+
+
 def rate_with_interval(metrics: Mapping[str, float], name: str = "eval/pass_rate") -> str:
     """`41.5 [35, 48]` in percent; empty before the first evaluation."""
     if name not in metrics:
