@@ -8,12 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from atlas.comparison.model import FloatArray, RunResult
 from atlas.errors import StoreError
 from atlas.job import JobSpec
 from atlas.run import CLOCKS
 from atlas.store import RunRecord, Store
+
+
+class _Measured(BaseModel):
+    splits: dict[str, dict[str, Any]] = {}
+    grader: dict[str, Any] = {}
+
+
+class _Environment(BaseModel):
+    atlas: dict[str, Any] = {}
+    packages: dict[str, str] = {}
+    gpus: list[dict[str, Any]] = []
+
+
+class _Submitted(BaseModel):
+    git: dict[str, Any] | None = None
 
 
 def read_run(store: Store, record: RunRecord, job: JobSpec, arm: str) -> RunResult:
@@ -28,7 +44,8 @@ def read_run(store: Store, record: RunRecord, job: JobSpec, arm: str) -> RunResu
     unknown = dict.fromkeys(CLOCKS, np.nan)
     test_step = _test_step(record, job, latest, steps_E)
     test_problems_P, test_correct_P = _test_outcomes(store, record.id, test_step, latest)
-    measured = _document(Path(record.run_dir) / "splits.json")
+    run_dir = Path(record.run_dir)
+    measured = _document(run_dir / "splits.json", _Measured)
     return RunResult(
         id=record.id,
         arm=arm,
@@ -54,8 +71,8 @@ def read_run(store: Store, record: RunRecord, job: JobSpec, arm: str) -> RunResu
         reverse_kl=latest.get("train/reverse_kl"),
         splits=measured.get("splits", {}),
         grader=measured.get("grader", {}),
-        environment=_last_line(Path(record.run_dir) / "environment.json"),
-        git=_document(Path(record.run_dir) / "spec.json").get("git") or {},
+        environment=_last_line(run_dir / "environment.json", _Environment),
+        git=_document(run_dir / "spec.json", _Submitted).get("git") or {},
         teacher_pass_rate=latest.get("eval/teacher_pass_rate"),
         step=record.step,
     )
@@ -89,25 +106,38 @@ def _phase_seconds(store: Store, run_id: str, latest: dict[str, float]) -> dict[
     }
 
 
-def _document(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot read {file}: {error}; expected a JSON object: put it back or remove it") from error
-    if not isinstance(document, dict):
-        raise StoreError(f"{file} holds {type(document).__name__}, expected a JSON object; put it back or remove it")
-    return document
+def _document(file: Path, shape: type[BaseModel]) -> dict[str, Any]:
+    return _parsed(file, _read(file), shape)
 
 
-def _last_line(file: Path) -> dict[str, Any]:
+def _last_line(file: Path, shape: type[BaseModel]) -> dict[str, Any]:
     """The newest whole line of a file that a worker may be writing."""
+    lines = _read(file).rpartition(b"\n")[0].splitlines()
+    return _parsed(file, lines[-1] if lines else b"", shape)
+
+
+def _read(file: Path) -> bytes:
     try:
-        lines = file.read_bytes().rpartition(b"\n")[0].splitlines()
-        document = json.loads(lines[-1]) if lines else {}
+        return file.read_bytes()
     except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise StoreError(f"cannot read {file}: {error}; put it back or remove it") from error
+
+
+def _parsed(file: Path, text: bytes, shape: type[BaseModel]) -> dict[str, Any]:
+    """The JSON object, whose keys are as `shape` has them or others; {} for no text at all."""
+    if not text:
         return {}
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot read {file}: {error}; expected JSON lines: put it back or remove it") from error
-    return document if isinstance(document, dict) else {}
+    try:
+        document = json.loads(text)
+        shape.model_validate(document)
+    except ValidationError as error:
+        found = error.errors()[0]
+        where = ".".join(map(str, found["loc"]))
+        got = f"got {found['input']!r:.60}"
+        raise StoreError(f"{file}: {where or 'content'}: {found['msg']}, {got}; put it back or remove it") from error
+    except ValueError as error:
+        raise StoreError(f"cannot read {file}: {error}; expected a JSON object: put it back or remove it") from error
+    assert isinstance(document, dict)
+    return document

@@ -59,14 +59,19 @@ class Sooner:
         whose = (
             f"its own peak {ratio} sooner than {slow} does" if weak == self.sooner else f"{weak}'s peak {ratio} sooner"
         )
-        return f"{self.sooner} reaches {whose} in training time ({self._basis()}){self._why()}."
+        claim = f"{self.sooner} reaches {whose} in training time"
+        if math.isnan(self.ratio.low):
+            return f"With {self._seeds()} no speed-up can be claimed; in it, {claim}{self._why()}."
+        return f"{claim} ({self._basis()}){self._why()}."
 
     def _basis(self) -> str:
         assert self.ratio is not None
-        seeds = seeds_text([(len(self.pairs), len(side.runs)) for side in (self.arm, self.reference)])
-        if math.isnan(self.ratio.low):
-            return f"{seeds}: no interval"
-        return f"{percent(self.level)} % interval {_bound(self.ratio.low)} to {_bound(self.ratio.high)}, {seeds}"
+        return (
+            f"{percent(self.level)} % interval {_bound(self.ratio.low)} to {_bound(self.ratio.high)}, {self._seeds()}"
+        )
+
+    def _seeds(self) -> str:
+        return seeds_text([(len(self.pairs), len(side.runs)) for side in (self.arm, self.reference)])
 
     def _why(self) -> str:
         if self.split is None:

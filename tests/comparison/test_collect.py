@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -147,6 +148,28 @@ def test_a_file_that_is_no_json_is_named(lab):
     (lab.store.home / "runs" / run_id / "splits.json").write_text("{")
     with pytest.raises(StoreError, match=r"splits\.json"):
         collect(lab.store, [run_id])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("splits.json", {"splits": [1]}, "splits: Input should be a valid dictionary"),
+        ("splits.json", {"splits": {"dev": 3}}, "splits.dev: Input should be a valid dictionary"),
+        ("splits.json", {"grader": 3}, "grader: "),
+        ("environment.json", [1], "content: Input should be"),
+        ("environment.json", {"packages": 3}, "packages: "),
+        ("environment.json", {"gpus": [3]}, "gpus.0: "),
+        ("environment.json", {"atlas": "0.1"}, "atlas: "),
+        ("spec.json", {"git": 3}, "git: "),
+    ],
+)
+def test_a_file_of_other_content_is_named_and_not_a_traceback(lab, file, content, message):
+    run_id = lab.run("gkd", 0, [0.1])
+    path = lab.store.home / "runs" / run_id / file
+    path.write_text(json.dumps(content) + "\n")
+    with pytest.raises(StoreError) as raised:
+        collect(lab.store, [run_id])
+    assert str(path) in str(raised.value) and message in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_a_speed_up_is_the_product_of_its_reasons(lab):
     assert math.isnan(found.speed_up.low)
     assert (found.split.rollouts_ratio, found.split.cost_per_rollout_ratio) == pytest.approx((6.5625, 20 / 6.5625))
     assert found.sentences[1] == (
-        "gkd reaches grpo's peak 20.0x sooner in training time (1 seed: no interval): "
+        "With 1 seed no speed-up can be claimed; in it, gkd reaches grpo's peak 20.0x sooner in training time: "
         "6.6x fewer rollouts, 3.0x cheaper each."
     )
 
@@ -51,7 +51,7 @@ def test_the_reference_may_be_the_one_that_is_sooner(lab):
     found = verdict(lab, lab.run("gkd", 0, [0.1, 0.6, 0.7]), lab.run("grpo", 0, [0.1, 0.3, 0.5]))
     assert (found.arm, found.reference, found.sooner) == ("grpo", "gkd", "gkd")
     assert found.speed_up.value == pytest.approx(2.5)
-    assert found.sentences[1].startswith("gkd reaches grpo's peak 2.5x sooner")
+    assert "in it, gkd reaches grpo's peak 2.5x sooner" in found.sentences[1]
 
 
 def test_the_weaker_arm_may_be_sooner_with_more_but_cheaper_rollouts(lab):
@@ -59,15 +59,15 @@ def test_the_weaker_arm_may_be_sooner_with_more_but_cheaper_rollouts(lab):
     found = verdict(lab, gkd, lab.run("grpo", 0, [0.1, 0.3, 0.5]))
     assert found.sooner == "grpo" and found.speed_up.value == pytest.approx(28 / 17.5)
     assert found.sentences[1] == (
-        "grpo reaches its own peak 1.6x sooner than gkd does in training time (1 seed: no interval): "
-        "10.0x more rollouts, 16.0x cheaper each."
+        "With 1 seed no speed-up can be claimed; in it, "
+        "grpo reaches its own peak 1.6x sooner than gkd does in training time: 10.0x more rollouts, 16.0x cheaper each."
     )
 
 
 def test_a_method_without_rollouts_has_a_speed_up_without_reasons(lab):
     found = verdict(lab, lab.run("sft", 0, [0.1, 0.3, 0.5], rollouts_per_step=0.0), lab.run("gkd", 0, [0.1, 0.6, 0.7]))
     assert found.split is None
-    assert found.sentences[1] == "gkd reaches sft's peak 2.5x sooner in training time (1 seed: no interval)."
+    assert found.sentences[1].endswith("in it, gkd reaches sft's peak 2.5x sooner in training time.")
 
 
 def test_an_interval_that_holds_one_is_no_claim(lab):
