@@ -16,6 +16,7 @@ from atlas import __version__
 from atlas.errors import SpecError, UsageError
 from atlas.executors.local import cores
 from atlas.experiment import Experiment
+from atlas.grading import VERSION
 from atlas.job import JobSpec
 from atlas.models import checkpoint_bytes
 from atlas.private import open_private
@@ -39,7 +40,8 @@ def submit(store: Store, job: JobSpec, source: Source | None = None, force: bool
     Without `force`, a job that is equal to one that is queued, running or succeeded is not queued again.
     Raises SpecError if this machine cannot ever run it.
     """
-    _check_resources(job, store.home)
+    _check_resources(job)
+    _check_disk([job], store.home)
     if not force:
         earlier = equal_run(store, job)
         if earlier is not None:
@@ -64,6 +66,8 @@ def submit_experiment(
     """
     baselines, planned = experiment.baselines, experiment.runs
     runs = [*baselines.values(), *planned]
+    for run in runs:
+        _check_resources(run.job)
     _check_disk([run.job for run in runs if force or equal_run(store, run.job) is None], store.home)
     submitted = {run.job.name: submit(store, run.job, run.source, force) for run in runs}
     found = [submitted[run.job.name] for run in runs]
@@ -90,8 +94,9 @@ def submit_experiment(
 
 
 def content_digest(job: JobSpec) -> str:
-    """The job's digest, and the size and time of every local file it reads: a changed file is a changed job."""
-    digest = hashlib.sha256(job.digest().encode())
+    """The job's digest, the grader's version, and the size and time of every local file it reads: with another grader
+    or a changed file it is another job, whose result cannot be compared with the earlier one's."""
+    digest = hashlib.sha256(f"{job.digest()} {VERSION}".encode())
     places = [job.student.model, job.teacher.model if job.teacher else None, getattr(job.dataset, "path", None)]
     for place in places:
         if place is None or not is_local(place):
@@ -111,7 +116,7 @@ def equal_run(store: Store, job: JobSpec) -> RunRecord | None:
     return None
 
 
-def _check_resources(job: JobSpec, home: Path) -> None:
+def _check_resources(job: JobSpec) -> None:
     wanted, there = job.resources.gpus or 0, len(gpus())
     if wanted > there:
         raise SpecError(f"asks for {wanted} GPU, this machine has {there}; leave it out or set 0", "resources.gpus")
@@ -121,7 +126,6 @@ def _check_resources(job: JobSpec, home: Path) -> None:
             f"asks for {wanted} CPU cores, {there} can be used here; lower it, or leave it out to use all of them",
             "resources.cpus",
         )
-    _check_disk([job], home)
 
 
 def _check_disk(jobs: Sequence[JobSpec], home: Path) -> None:

@@ -93,6 +93,18 @@ def test_what_does_not_fit_on_the_disk_in_all_is_refused_before_anything_is_queu
     assert Store.open(home).runs() == []
 
 
+def test_an_experiment_that_cannot_run_in_full_is_refused_before_anything_is_queued(home):
+    cores = ("--set", "arms.grpo.resources.cpus=100000", "--set", "allow_differences=[resources]")
+    assert "asks for 100000 CPU cores" in atlas("submit", "trial.yaml", "--detach", *cores, expect=2)
+    assert Store.open(home).runs() == []
+
+
+def test_runs_of_another_grader_are_run_again(home, monkeypatch):
+    submitted(home)
+    monkeypatch.setattr("atlas.submission.VERSION", 1000)
+    assert "6 of them new" in atlas("plan", "trial.yaml")
+
+
 def test_plan_shows_the_runs_what_is_new_and_the_differences(home):
     output = atlas("plan", "trial.yaml")
     assert "2 arms x 2 seeds + 2 baselines = 6 runs, 6 of them new" in output
@@ -138,6 +150,14 @@ def test_show_of_an_experiment_lists_its_runs_and_what_to_do_next(home):
     assert EXPERIMENT in atlas("show", "trial", "--spec")
     assert json.loads(atlas("show", "trial", "--json")) == record.model_dump(mode="json")
     assert "no run 'nonsense'" in atlas("show", "nonsense", expect=102)
+
+
+def test_the_spec_that_show_prints_of_a_run_is_that_run_with_its_set_when_it_is_submitted(home):
+    atlas("submit", "trial.yaml", "--detach", "--set", "base.dataset.test_size=6")
+    run_id = Store.open(home).experiment("trial").runs[0].run_id
+    Path("elsewhere").mkdir()
+    Path("elsewhere/again.yaml").write_text(atlas("show", run_id, "--spec"))
+    assert f"already queued as {run_id}" in atlas("submit", "elsewhere/again.yaml", "--detach")
 
 
 def test_a_run_that_is_called_exactly_so_is_shown_before_an_experiment_that_begins_so(home):

@@ -38,6 +38,8 @@ def cautions(runs: LabelledRuns) -> tuple[str, ...]:
     ]
     found += _differing(loaded, "the version of Atlas differs", _atlas_version)
     found += _differing(loaded, "the devices differ", _devices)
+    for role in ("student", "teacher"):
+        found += _differing(runs, f"the commit of the {role}'s model differs", _revision(role))
     measured = [(label, run) for label, run in runs if run.steps_E]
     unrecorded = [label for label, run in measured if not run.splits]
     if unrecorded and len(unrecorded) < len(measured):
@@ -53,6 +55,11 @@ def _devices(run: RunResult) -> str:
     """The names of the GPUs that the run had, or `CPU`."""
     names = [str(gpu.get("name")) for gpu in run.environment.get("gpus", [])]
     return ", ".join(sorted(set(names))) or "CPU"
+
+
+def _revision(role: str) -> Callable[[RunResult], str | None]:
+    """A branch may move on between two runs. Runs of the baselines have the teacher as their student."""
+    return lambda run: (run.revisions.get(role) or "")[:12] or None if run.job.method.trains else None
 
 
 def _unprovable(measured: LabelledRuns) -> list[str]:

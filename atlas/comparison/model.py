@@ -4,7 +4,7 @@ E evaluations, P problems, S seeds.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,8 @@ class RunResult:
     """The newest line of environment.json."""
     git: Mapping[str, Any]
     """`git` of spec.json: commit, dirty."""
+    revisions: Mapping[str, str | None] = field(default_factory=dict)
+    """`student`, `teacher` -> the commit that a hub model was loaded at; empty before the run has ended."""
     teacher_pass_rate: float | None = None
     """Of the teacher on `evaluation.split`, if the run measured it."""
     step: int | None = None

@@ -32,6 +32,14 @@ class _Submitted(BaseModel):
     git: dict[str, Any] | None = None
 
 
+class _Summary(BaseModel):
+    revisions: dict[str, str | None] = {}
+
+
+class _Result(BaseModel):
+    summary: _Summary = _Summary()
+
+
 def read_run(store: Store, record: RunRecord, job: JobSpec, arm: str) -> RunResult:
     """What is known of a run now. Files that are not there yet, or were not written by an older Atlas, are empty.
 
@@ -73,6 +81,7 @@ def read_run(store: Store, record: RunRecord, job: JobSpec, arm: str) -> RunResu
         grader=measured.get("grader", {}),
         environment=_last_line(run_dir / "environment.json", _Environment),
         git=_document(run_dir / "spec.json", _Submitted).get("git") or {},
+        revisions=_document(run_dir / "result.json", _Result).get("summary", {}).get("revisions", {}),
         teacher_pass_rate=latest.get("eval/teacher_pass_rate"),
         step=record.step,
     )

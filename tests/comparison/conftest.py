@@ -43,6 +43,7 @@ class Lab:
         metrics=(),
         eval_split="dev",
         problems=100,
+        revisions=None,
         id=None,
         **job,
     ):
@@ -74,6 +75,8 @@ class Lab:
         if splits is not None:
             (run_dir / "splits.json").write_text(json.dumps({"splits": splits, "grader": grader}))
         append(run_dir / "environment.json", [{"python": "old"}, environment])
+        if revisions is not None:
+            (run_dir / "result.json").write_text(json.dumps({"summary": {"revisions": revisions}}))
         self._settle(run_id, state)
         return run_id
 

@@ -244,6 +244,14 @@ def test_a_run_that_has_measured_nothing_cannot_have_measured_it_differently(lab
     assert comparison.missing == ("grpo s0 is queued",)
 
 
+def test_a_model_that_changed_on_the_hub_between_runs_is_a_caution(lab):
+    revisions = [{"student": "a" * 40, "teacher": "t" * 40}, {"student": "b" * 40}, {"student": None}, None]
+    runs = [lab.run("gkd", seed, [0.1], revisions=found) for seed, found in enumerate(revisions)]
+    assert collect(lab.store, runs).notes == (
+        "the commit of the student's model differs: aaaaaaaaaaaa in gkd s0; bbbbbbbbbbbb in gkd s1",
+    )
+
+
 def test_other_versions_and_devices_are_cautions(lab):
     newer = {
         "atlas": {"version": "0.2.0", "commit": "c0ffee123"},
