@@ -100,7 +100,7 @@ def test_show_prints_the_spec_as_it_was_submitted_not_as_it_is_now(home):
     run = queued(home)
     Path("job.yaml").write_text(SPEC.replace("10", "99"))
     output = atlas("show", run.id, "--spec")
-    assert "spec as submitted, sha256" in output and "max_steps: 10" in output and "max_steps: 99" not in output
+    assert "job as submitted, sha256" in output and "max_steps: 10" in output and "max_steps: 99" not in output
 
 
 def test_plan_shows_the_resolved_job_and_the_difference_to_the_last_run(home):

@@ -47,7 +47,9 @@ def list_runs(
 
 def show(
     reference: RunReference,
-    spec: Annotated[bool, typer.Option("--spec", help="Print the file as it was submitted.")] = False,
+    spec: Annotated[
+        bool, typer.Option("--spec", help="Print the resolved job, to be submitted again; of an experiment, its file.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show a run (state, failure, evaluations, newest metrics, events), or the runs of an experiment."""
@@ -61,7 +63,7 @@ def show(
     if isinstance(run, ExperimentRecord):
         show_experiment(store, run, spec, as_json)
     elif spec:
-        _print_spec(store, run, as_json)
+        _print_spec(run, as_json)
     elif as_json:
         document = run_document(store, run)
         document["events"] = [event.model_dump(mode="json") for event in store.events(run.id)]
@@ -143,13 +145,17 @@ def _print_runs(store: "Store", runs: "list[RunRecord]") -> None:
     console_for(sys.stdout).print(table)
 
 
-def _print_spec(store: "Store", run: "RunRecord", as_json: bool) -> None:
+def _print_spec(run: "RunRecord", as_json: bool) -> None:
+    """The resolved job, which can be submitted again: relative paths and --set are part of it."""
+    import yaml
+
     document = json.loads((Path(run.run_dir) / "spec.json").read_text())
     if as_json:
         typer.echo(json.dumps(document, indent=2))
         return
-    typer.echo(f"# spec as submitted, sha256 {run.spec_digest}, from {document['spec_file'] or 'another run'}")
-    typer.echo(document["spec_text"] or json.dumps(document["job"], indent=2))
+    typer.echo(f"# job as submitted, sha256 {run.spec_digest}, from {document['spec_file'] or 'another run'}")
+    typer.echo(f"# by: {document['command']}")
+    typer.echo(yaml.safe_dump(document["job"], sort_keys=False, allow_unicode=True), nl=False)
 
 
 def _print_run(store: "Store", run: "RunRecord") -> None:

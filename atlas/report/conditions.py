@@ -79,7 +79,11 @@ def reproduce(comparison: Comparison) -> tuple[Block, ...]:
     )
     if record is None:
         steps = Code("atlas show RUN --spec > FILE\natlas submit FILE")
-        return (Paragraph("These runs were named one by one. For each, the job as it was submitted:"), steps, ids)
+        return (
+            Paragraph("These runs were named one by one. For each, the resolved job, to be submitted again:"),
+            steps,
+            ids,
+        )
     blocks: list[Block] = []
     commit = _commit(record.git or {})
     if record.git and record.git.get("commit"):
@@ -87,17 +91,15 @@ def reproduce(comparison: Comparison) -> tuple[Block, ...]:
         if record.git.get("dirty"):
             blocks.append(
                 Paragraph(
-                    "The work tree had uncommitted changes: each run directory holds them in project.patch.", "muted"
+                    "The work tree had uncommitted changes: each run directory holds them in project.patch, for git apply; "
+                    "of files that git did not know, only the names.",
+                    "muted",
                 )
             )
     else:
         blocks.append(Paragraph("1. The project was in no git repository: its commit is not known."))
-    blocks += [
-        Paragraph(f"2. Atlas {record.atlas_version}, and the experiment as submitted:"),
-        Code(_submit(record.spec_file)),
-    ]
-    if record.command:
-        blocks += [Paragraph("It was submitted by:"), Code(record.command)]
+    command = record.command or f"atlas submit {record.spec_file or 'FILE'}"
+    blocks += [Paragraph(f"2. With Atlas {record.atlas_version}, what was submitted:"), Code(command)]
     if record.spec_text:
         blocks.append(
             Details(f"The experiment's file ({record.spec_file or 'standard input'})", (Code(record.spec_text),))
@@ -106,10 +108,6 @@ def reproduce(comparison: Comparison) -> tuple[Block, ...]:
         blocks.append(Paragraph("The experiment's file was not kept; its resolved fields:", "muted"))
         blocks.append(Code(yaml.safe_dump(record.spec, sort_keys=False, allow_unicode=True)))
     return (*blocks, Details("Run ids", (ids,)))
-
-
-def _submit(spec_file: str | None) -> str:
-    return f"atlas submit {spec_file or 'FILE'}"
 
 
 def _runs(comparison: Comparison) -> list[RunResult]:

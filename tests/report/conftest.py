@@ -96,7 +96,7 @@ def record(groups, baselines):
         name="case-study",
         submitted_at_seconds=AT_SECONDS - 90000,
         atlas_version="0.1.0",
-        command="atlas submit specs/case_study/experiment.yaml",
+        command="atlas submit specs/case_study/experiment.yaml --set seeds=[0]",
         spec_file="specs/case_study/experiment.yaml",
         spec_text=SPEC_TEXT,
         git={"commit": "9a8b7c6d" * 5, "branch": "main", "dirty": True},

@@ -236,7 +236,8 @@ def test_an_experiment_is_reproduced_from_its_file_and_commit(rich, samples):
     blocks = conditions.reproduce(rich)
     codes = [block.text for block in only(Code, blocks)]
     assert f"git checkout {'9a8b7c6d' * 5}" in codes
-    assert "atlas submit specs/case_study/experiment.yaml" in codes
+    assert "atlas submit specs/case_study/experiment.yaml --set seeds=[0]" in codes, "with what was set"
+    assert "atlas submit specs/case_study/experiment.yaml" not in codes
     assert SPEC_TEXT in codes
     assert "uncommitted changes" in text_of(blocks)
     (ids,) = only(Table, blocks)
