@@ -197,6 +197,23 @@ def test_cancel_takes_all_runs_of_an_experiment(home):
     assert {store.run(run_id).state for run_id in record.run_ids} == {"cancelled"}
 
 
+def test_cancel_goes_on_after_a_run_that_ends_meanwhile(home, monkeypatch):
+    store, record = submitted(home)
+    ending = record.runs[0].run_id
+    run = store.claim("test", ending)
+    store.started(ending, run.fence, "1:1", [])
+
+    def settle(store):
+        if store.run(ending).state == "running":
+            store.finish(ending, run.fence, "succeeded")
+
+    monkeypatch.setattr("atlas.cli.stores.settle", lambda store: None)
+    monkeypatch.setattr("atlas.scheduler.settle", settle)
+    assert f"{ending}: succeeded" in atlas("cancel", "trial")
+    states = {run_id: store.run(run_id).state for run_id in record.run_ids if run_id != ending}
+    assert set(states.values()) == {"cancelled"}
+
+
 def test_resume_continues_the_runs_of_an_experiment_that_can_be(home):
     store, record = submitted(home)
     finish(store, record.runs[0].run_id, "failed")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atlas.cli.options import POLL_SECONDS, Json, Overrides, RunReference, RunReferences, SpecPaths
-from atlas.errors import UsageError
+from atlas.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from atlas.store import Store
@@ -80,19 +80,26 @@ def up(
 
 def cancel(references: RunReferences) -> None:
     """Stop runs, or all runs of an experiment: a running one writes a checkpoint first, then stops."""
-    from atlas.cli.stores import named_runs, open_store
+    from atlas.cli.stores import named_runs, settled_store
     from atlas.scheduler import settle
     from atlas.store import AT_REST
 
-    store = open_store()
-    for run in named_runs(store, references):
+    store = settled_store()
+    asked: list[str] = []
+    for run in named_runs(store, references):  # all are asked before any stops and makes room for the next
         if run.state in AT_REST:
             typer.echo(f"{run.id} is {run.state} already; there is nothing to stop")
             continue
-        store.request_cancel(run.id)
-        settle(store)  # passes the request on at once
-        state = store.run(run.id).state
-        typer.echo(f"{run.id}: {'cancelled' if state == 'cancelled' else 'stopping after a checkpoint'}")
+        try:
+            store.request_cancel(run.id)
+        except StoreError as ended_since:
+            typer.echo(str(ended_since))
+        else:
+            asked.append(run.id)
+    settle(store)  # passes the requests on at once
+    for run_id in asked:
+        state = store.run(run_id).state
+        typer.echo(f"{run_id}: {state if state in AT_REST else 'stopping after a checkpoint'}")
 
 
 def resume(reference: RunReference, detach: Detach = False, as_json: Json = False) -> None:
