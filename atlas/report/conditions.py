@@ -91,8 +91,8 @@ def reproduce(comparison: Comparison) -> tuple[Block, ...]:
         if record.git.get("dirty"):
             blocks.append(
                 Paragraph(
-                    "The work tree had uncommitted changes: each run directory holds them in project.patch, for git apply; "
-                    "of files that git did not know, only the names.",
+                    "The work tree had uncommitted changes: each run directory holds them in project.patch, for "
+                    "git apply; of files that git did not know, only the names.",
                     "muted",
                 )
             )
