@@ -63,13 +63,18 @@ def reached(arm: ArmResult, level: float) -> dict[str, tuple[Reached, ...]]:
 
 
 def counted(runs: Sequence[RunResult]) -> list[RunResult]:
-    """The runs that an arm's numbers rest on: those that did not fail, or all if there are no others."""
+    """The runs that an arm's numbers rest on: `unfailed`, or all if there are no others."""
     return unfailed(runs) or list(runs)
 
 
 def unfailed(runs: Sequence[RunResult]) -> list[RunResult]:
-    """The runs that claims rest on: those that succeeded or go on."""
-    return [run for run in runs if run.state not in GAVE_UP]
+    """The runs that claims rest on: those that succeeded or go on, and of equal seeds the first that succeeded, since
+    repeating a run shows nothing of how runs vary."""
+    by_seed: dict[int, RunResult] = {}
+    for run in sorted(runs, key=lambda run: run.state != "succeeded"):
+        if run.state not in GAVE_UP:
+            by_seed.setdefault(run.seed, run)
+    return list(by_seed.values())
 
 
 def on_common_problems(runs: Sequence[RunResult]) -> tuple[tuple[str, ...], FloatArray]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from atlas.comparison.arms import GAVE_UP, arm_results, targets
+from atlas.comparison.arms import GAVE_UP, arm_results, targets, unfailed
 from atlas.comparison.comparable import LabelledRuns, cautions, mismatches
 from atlas.comparison.model import Comparison, RunResult
 from atlas.comparison.read import read_run
@@ -211,7 +211,11 @@ def _missing(runs: LabelledRuns) -> list[str]:
 def _repeated_seeds(arms: Mapping[str, Sequence[RunResult]]) -> list[str]:
     lines = []
     for arm, runs in arms.items():
-        seeds = [run.seed for run in runs]
-        for seed in sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-            lines.append(f"{arm} has seed {seed} more than once: these runs are not independent of each other")
+        counts = {run.seed: run for run in unfailed(runs)}
+        again = {run.seed for run in runs if run.state not in GAVE_UP and run is not counts[run.seed]}
+        for seed in sorted(again):
+            lines.append(
+                f"{arm} has seed {seed} more than once: these runs are not independent of each other, so only "
+                f"{counts[seed].id} counts"
+            )
     return lines

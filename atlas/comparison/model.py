@@ -69,7 +69,7 @@ class RunResult:
 @dataclass(frozen=True)
 class ArmResult:
     """The seeds of one arm. Numbers are over the seeds that have them, less those that failed or were cancelled (unless
-    all were); None if none has."""
+    all were), with one run for each seed; None if none has."""
 
     name: str
     runs: tuple[RunResult, ...]

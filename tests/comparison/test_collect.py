@@ -45,7 +45,25 @@ def test_a_run_named_twice_counts_once_and_a_seed_twice_is_a_caution(lab):
     assert shape(collect(lab.store, [a, a])) == {"sft": [0]}
     twice = collect(lab.store, [a, b])
     assert shape(twice) == {"sft": [0, 0]}
-    assert twice.notes == ("sft has seed 0 more than once: these runs are not independent of each other",)
+    assert twice.notes == (
+        f"sft has seed 0 more than once: these runs are not independent of each other, so only {a} counts",
+    )
+
+
+def test_equal_seeds_of_an_arm_are_no_evidence_beyond_the_first(lab):
+    one = [lab.run("grpo", 0, [0.1], "1100000000"), lab.run("gkd", 0, [0.1], "1111100000")]
+    again = [lab.run("grpo", 0, [0.1], "1100000000"), lab.run("gkd", 0, [0.1], "1111100000")]
+    comparison = collect(lab.store, [*one, *again])
+    assert comparison.verdicts[0].difference == collect(lab.store, one).verdicts[0].difference
+    going_on = lab.run("gkd", 0, [0.1], state="running")
+    assert collect(lab.store, [one[0], going_on, one[1]]).verdicts[0].difference is not None
+    assert len(comparison.arms[0].runs) == 2 and comparison.arms[0].test.seeds == 1
+
+
+def test_a_seed_that_failed_and_was_run_again_is_not_there_twice(lab):
+    failed, rerun = lab.run("gkd", 0, [0.1], state="failed"), lab.run("gkd", 0, [0.1, 0.5], "1111100000")
+    comparison = collect(lab.store, [failed, rerun])
+    assert comparison.notes == () and comparison.arms[0].test.seeds == 1
 
 
 def test_measurements_of_the_student_and_the_teacher_are_baselines_and_of_others_arms(lab):
