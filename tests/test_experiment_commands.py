@@ -224,6 +224,30 @@ def test_resume_continues_the_runs_of_an_experiment_that_can_be(home):
     assert "nothing to resume" in atlas("resume", record.id, "--detach", expect=2)
 
 
+def test_resume_ends_with_the_whole_experiment_and_what_to_do_next(home, monkeypatch):
+    store, record = submitted(home)
+    for run_id in record.run_ids[1:]:
+        finish(store, run_id, "succeeded")
+    finish(store, record.run_ids[0], "failed")
+
+    def fail_again(store):
+        if store.run(record.run_ids[0]).state == "queued":
+            finish(store, record.run_ids[0], "failed")
+
+    monkeypatch.setattr("atlas.scheduler.tick", fail_again)
+    output = atlas("resume", "trial", expect=100)
+    assert "\ngkd " in output and "\ngrpo " in output, "the table has the arms, not only what was resumed"
+    assert f"`atlas resume {record.id}`" in output
+
+
+def test_cancel_takes_a_run_that_is_called_exactly_so_before_an_experiment_that_begins_so(home):
+    store, record = submitted(home)
+    atlas("submit", "job.yaml", "--set", "name=tri", "--detach")
+    atlas("cancel", "tri")
+    assert store.run("tri").state == "cancelled"
+    assert {store.run(run_id).state for run_id in record.run_ids} == {"queued"}
+
+
 def test_an_experiment_is_found_by_id_by_name_and_by_the_start_of_an_id(home):
     store, first = submitted(home)
     assert store.experiment(first.id[:-2]) == first

@@ -27,6 +27,11 @@ def named(store: Store, reference: str) -> RunRecord | ExperimentRecord:
             raise no_run from None
 
 
+def runs_of(store: Store, meant: RunRecord | ExperimentRecord) -> list[RunRecord]:
+    """The run itself, or all runs of the experiment, baselines first."""
+    return [store.run(run_id) for run_id in meant.run_ids] if isinstance(meant, ExperimentRecord) else [meant]
+
+
 def memberships(store: Store, run_id: str) -> list[tuple[ExperimentRecord, str, int | None]]:
     """The experiments that a run is of, newest first, with its arm and seed; a baseline has a role instead."""
     found: list[tuple[ExperimentRecord, str, int | None]] = []

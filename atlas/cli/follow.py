@@ -80,6 +80,8 @@ def how_to_come_back(runs: Sequence[RunRecord]) -> str:
     lines += [f"  come back with `atlas logs -f {run.id}`" for run in followed]
     if any(run.state == "queued" for run in runs):
         lines += ["  queued runs need a runner: `atlas up`, or the same `atlas submit` once more"]
+    if any(run.state in ("failed", "lost") for run in runs):
+        lines += ["  `atlas resume RUN|EXPERIMENT` continues what failed, from its last checkpoint"]
     return "\n".join([*lines, "  `atlas ls` shows all runs, `atlas cancel RUN|EXPERIMENT` stops them"])
 
 

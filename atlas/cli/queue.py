@@ -12,7 +12,7 @@ from atlas.cli.options import POLL_SECONDS, Json, Overrides, RunReference, RunRe
 from atlas.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from atlas.store import Store
+    from atlas.store import RunRecord, Store
     from atlas.submission import Submission
 
 Detach = Annotated[
@@ -80,13 +80,15 @@ def up(
 
 def cancel(references: RunReferences) -> None:
     """Stop runs, or all runs of an experiment: a running one writes a checkpoint first, then stops."""
-    from atlas.cli.stores import named_runs, settled_store
+    from atlas.cli.experiments import named, runs_of
+    from atlas.cli.stores import settled_store
     from atlas.scheduler import settle
     from atlas.store import AT_REST
 
     store = settled_store()
+    runs = [run for reference in references for run in runs_of(store, named(store, reference))]
     asked: list[str] = []
-    for run in named_runs(store, references):  # all are asked before any stops and makes room for the next
+    for run in runs:  # all are asked before any stops and makes room for the next
         if run.state in AT_REST:
             typer.echo(f"{run.id} is {run.state} already; there is nothing to stop")
             continue
@@ -104,21 +106,24 @@ def cancel(references: RunReferences) -> None:
 
 def resume(reference: RunReference, detach: Detach = False, as_json: Json = False) -> None:
     """Continue a run (or all of an experiment) that failed or was cancelled, from its last complete checkpoint."""
-    from atlas.cli.stores import named_runs, settled_store
-    from atlas.store import RESUMABLE
+    from atlas.cli.experiments import named, runs_of
+    from atlas.cli.stores import settled_store
+    from atlas.store import AT_REST, RESUMABLE, ExperimentRecord
 
     store = settled_store()
-    runs = named_runs(store, [reference])
-    if len(runs) > 1:
-        runs = [run for run in runs if run.state in RESUMABLE]
-    if not runs:
+    meant = named(store, reference)
+    experiments = [meant.id] if isinstance(meant, ExperimentRecord) else []
+    runs = runs_of(store, meant)
+    resumed = [run for run in runs if run.state in RESUMABLE or not experiments]
+    if not resumed:
         raise UsageError(f"no run of {reference} failed, was cancelled or lost: there is nothing to resume")
-    for run in runs:
+    for run in resumed:
         if not (Path(run.run_dir) / "spec.json").exists():
             raise UsageError(f"{run.run_dir} is gone or empty; put it back, or start over with `atlas rerun {run.id}`")
-    for run in runs:
+    for run in resumed:
         store.resume(run.id)
-    _run_to_the_end(store, [run.id for run in runs], detach, as_json)
+    unfinished = [run.id for run in runs if store.run(run.id).state not in AT_REST]
+    _run_to_the_end(store, unfinished, detach, as_json, experiments)
 
 
 def rerun(reference: RunReference, detach: Detach = False, as_json: Json = False) -> None:
@@ -153,7 +158,17 @@ def _run_to_the_end(
         typer.echo(json.dumps([run_document(store, run) for run in runs], indent=2))
     elif not detach:
         print_comparison(store, runs, experiments)
+        for experiment in experiments:
+            typer.echo(_next_step(experiment, runs), err=True)
     else:
         typer.echo(how_to_come_back(runs), err=True)
     if not detach:
         raise typer.Exit(max(exit_code(run) for run in runs))
+
+
+def _next_step(experiment: str, runs: "Sequence[RunRecord]") -> str:
+    from atlas.store import RESUMABLE
+
+    if any(run.state in RESUMABLE for run in runs):
+        return f"`atlas resume {experiment}` continues the runs that did not succeed, from their last checkpoints"
+    return f"`atlas report {experiment}` writes it down; `atlas compare {experiment}` shows it again"
