@@ -10,6 +10,8 @@ from atlas.spec import EvaluationSpec
 LabelledRuns = Sequence[tuple[str, RunResult]]
 """Runs with what they are called in messages: `gkd s0`, `teacher baseline`."""
 
+_UNRECORDED = "no splits.json (an older Atlas, or the directory is gone)"
+
 _SCHEDULE = {"every_steps", "every_minutes", "batch_size", "teacher", "max_problems"}
 """Fields of `evaluation` that change when and how fast it is done. How many problems it has is looked at as such."""
 
@@ -44,8 +46,8 @@ def cautions(runs: LabelledRuns) -> tuple[str, ...]:
     unrecorded = [label for label, run in measured if not run.splits]
     if unrecorded and len(unrecorded) < len(measured):
         found.append(
-            f"written before Atlas recorded splits and graders: {', '.join(unrecorded)}; that they have the same "
-            "problems is known from the dataset and evaluation settings only"
+            f"{_UNRECORDED}: {', '.join(unrecorded)}; that they have the same problems and grader is known from the "
+            "dataset and evaluation settings only"
         )
     active = [(label, run) for label, run in runs if run.state in ("claimed", "running", "preempted")]
     return (*found, *(f"{label} still runs ({_step(run)})" for label, run in active))
@@ -71,8 +73,7 @@ def _unprovable(measured: LabelledRuns) -> list[str]:
     datasets = {_key(run.job.dataset.model_dump(mode="json", exclude={"train_size"})) for _, run in measured}
     if not unrecorded or len(datasets) == 1:
         return []
-    were = "was" if len(unrecorded) == 1 else "were"
-    return [f"{', '.join(unrecorded)} {were} written before Atlas recorded splits, and the dataset settings differ"]
+    return [f"{', '.join(unrecorded)}: {_UNRECORDED}, and the dataset settings differ"]
 
 
 def _content(run: RunResult, split: str) -> str | None:

@@ -208,7 +208,7 @@ def test_a_file_of_other_content_is_named_and_not_a_traceback(lab, file, content
         ({"evaluation": {"split": "test"}}, "evaluation.split differs: dev in gkd s0; test in grpo s0"),
         (
             {"splits": None, "dataset": {"type": "gsm8k", "split_seed": 7, "dev_size": 100, "test_size": 10}},
-            "grpo s0 was written before Atlas recorded splits, and the dataset settings differ",
+            "grpo s0: no splits.json (an older Atlas, or the directory is gone), and the dataset settings differ",
         ),
     ],
 )
@@ -253,7 +253,7 @@ def test_runs_of_the_previous_version_compare_by_equal_dataset_settings_with_a_c
     old = lab.run("gkd", 0, [0.1, 0.2], splits=None)
     assert collect(lab.store, [old, lab.run("grpo", 0, [0.1], splits=None)]).notes == ()
     (note,) = collect(lab.store, [old, lab.run("grpo", 1, [0.1])]).notes
-    assert note.startswith("written before Atlas recorded splits and graders: gkd s0; ")
+    assert note.startswith("no splits.json (an older Atlas, or the directory is gone): gkd s0; ")
 
 
 def test_a_run_that_has_measured_nothing_cannot_have_measured_it_differently(lab):
