@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atlas.cli.options import POLL_SECONDS, Json, Overrides, RunReference, RunReferences, SpecPaths
+from atlas.cli.options import POLL_SECONDS, Json, Overrides, RunOrExperiment, RunReference, RunsOrExperiments, SpecPaths
 from atlas.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def up(
         typer.echo("the runner ended; jobs that were started go on, queued ones wait for `atlas up`", err=True)
 
 
-def cancel(references: RunReferences) -> None:
+def cancel(references: RunsOrExperiments) -> None:
     """Stop runs, or all runs of an experiment: a running one writes a checkpoint first, then stops."""
     from atlas.cli.experiments import named, runs_of
     from atlas.cli.stores import settled_store
@@ -104,7 +104,7 @@ def cancel(references: RunReferences) -> None:
         typer.echo(f"{run_id}: {state if state in AT_REST else 'stopping after a checkpoint'}")
 
 
-def resume(reference: RunReference, detach: Detach = False, as_json: Json = False) -> None:
+def resume(reference: RunOrExperiment, detach: Detach = False, as_json: Json = False) -> None:
     """Continue a run (or all of an experiment) that failed or was cancelled, from its last complete checkpoint."""
     from atlas.cli.experiments import named, runs_of
     from atlas.cli.stores import settled_store

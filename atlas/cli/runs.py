@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atlas.cli.options import POLL_SECONDS, Json, RunReference
+from atlas.cli.options import POLL_SECONDS, Json, RunOrExperiment, RunReference
 from atlas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def list_runs(
 
 
 def show(
-    reference: RunReference,
+    reference: RunOrExperiment,
     spec: Annotated[
         bool, typer.Option("--spec", help="Print the resolved job, to be submitted again; of an experiment, its file.")
     ] = False,

@@ -82,7 +82,7 @@ def final_metrics(comparison: Comparison) -> tuple[Block, ...]:
     took = (f"to peak ({unit})", f"whole run ({unit})", "rollouts", "tokens", "reverse KL")
     arms = table(("arm", "seeds", *rates, "SE", *took), [_arm_row(arm, readings) for arm in comparison.arms])
     runs = table(
-        ("run", "arm", "seed", "state", *rates, *took),
+        ("run", "arm", "seed", "state", *rates, "chosen step", *took),
         [_run_row(run, readings) for arm in comparison.arms for run in arm.runs],
         labels=4,
     )
@@ -177,7 +177,7 @@ def _of_counted(arm: ArmResult, reached: Sequence[Reached]) -> list[Reached]:
 def _how_tested(comparison: Comparison) -> str:
     if split_of(comparison) == "test":
         return "With split: test nothing is chosen, and the test score is the last evaluation."
-    return "Test is scored once, at the checkpoint that was best on dev."
+    return "Test is scored once, at the checkpoint that was best on dev (of each run: the chosen step)."
 
 
 def _difference_row(verdict: Verdict) -> list[Cell]:
@@ -237,6 +237,7 @@ def _run_row(run: RunResult, readings: numbers.Readings) -> list[Cell]:
         _rate(first, run.problems, "no evaluation at step 0"),
         _rate(highest, run.problems, "no evaluation"),
         _test_rate(run),
+        Missing("the run has no score on test") if run.test_step is None else str(run.test_step),
         readings.reached("gpu_seconds", to_peak, "no peak"),
         *(readings.of_run(clock, run.used.get(clock)) for clock in _TOOK),
         _reverse_kl(None if run.reverse_kl is None else MeanError(run.reverse_kl, math.nan, 1)),

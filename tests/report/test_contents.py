@@ -264,6 +264,13 @@ def test_cautions_and_the_notes_of_jobs_are_shown(rich, samples):
     assert "warm GPU" in text_of(blocks) and "the devices differ" in text_of(blocks)
 
 
+def test_each_run_shows_the_step_whose_checkpoint_was_scored_on_test(rich, samples):
+    alone = compared({"gkd": [run("gkd", test_step=40), run("gkd", seed=1, test_step=None)]})
+    _, runs = only(Table, results.final_metrics(alone))
+    chosen = column(runs, "chosen step")
+    assert chosen[0] == "40" and chosen[1].startswith("–")
+
+
 def test_a_pass_rate_that_is_nan_never_becomes_a_number(rich, samples):
     alone = compared({"gkd": [run("gkd", pass_rate_E=np.full(11, math.nan))]})
     arms, runs = only(Table, results.final_metrics(alone))
