@@ -42,7 +42,7 @@ def resolved_spec(comparison: Comparison) -> tuple[Block, ...]:
 
 
 def provenance(comparison: Comparison) -> tuple[Block, ...]:
-    """Splits, grader, code, machine, packages. One row where all runs agree, else one for each value."""
+    """Splits, grader, models, code, machine, packages. One row where all runs agree, else one for each value."""
     runs = _runs(comparison)
     unknown = Missing("the data was never loaded")
     splits = dict.fromkeys(name for run in runs for name in run.splits)
@@ -52,6 +52,7 @@ def provenance(comparison: Comparison) -> tuple[Block, ...]:
     data += _facts("grader", runs, lambda run: _pairs(run.grader), unknown)
     environment = Missing("the worker never started")
     code = [
+        *_models(comparison),
         *_facts("project commit", runs, lambda run: _commit(run.git), Missing("not in a git repository")),
         *_facts("Atlas", runs, lambda run: _atlas(run.environment), environment),
         *_facts("GPU", runs, lambda run: _gpu(run.environment), environment),
@@ -132,6 +133,23 @@ def _facts(
         [name, unknown if value is None else value, "all" if len(holders) == 1 else ", ".join(ids)]
         for value, ids in holders.items()
     ]
+
+
+def _models(comparison: Comparison) -> list[list[Cell]]:
+    """Student and teacher of the arms, with the hub's commit that was loaded; a local folder has none."""
+    rows: list[list[Cell]] = []
+    for role in ("student", "teacher"):
+        having = [run for arm in comparison.arms for run in arm.runs if getattr(run.job, role) is not None]
+        rows += _facts(f"{role}'s model", having, _model(role), Missing("not named"))
+    return rows
+
+
+def _model(role: str) -> Callable[[RunResult], str]:
+    def text(run: RunResult) -> str:
+        commit = run.revisions.get(role)
+        return f"{getattr(run.job, role).model}{f', commit {commit}' if commit else ''}"
+
+    return text
 
 
 def _split_text(name: str) -> Callable[[RunResult], str | None]:

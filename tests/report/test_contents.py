@@ -232,6 +232,15 @@ def test_samples_of_other_splits_are_not_taken_for_test(rich, samples):
     assert "from dev" not in text_of(examples(rich, on_dev))
 
 
+def test_the_commits_of_the_models_are_named_where_the_hub_has_them(rich, samples):
+    both = {"student": "5f0c", "teacher": "91ab"}
+    arms = {"gkd": [run("gkd", revisions=both)], "grpo": [run("grpo", revisions={"student": "5f0c", "teacher": None})]}
+    tables = only(Table, conditions.provenance(compared(arms)))
+    facts = {row[0]: row[1:] for row in tables[1].rows}
+    assert facts["student's model"] == ("Qwen/Qwen2.5-7B-Instruct, commit 5f0c",)
+    assert facts["teacher's model"] == ("Qwen/Qwen2.5-14B-Instruct, commit 91ab",)
+
+
 def test_an_experiment_is_reproduced_from_its_file_and_commit(rich, samples):
     blocks = conditions.reproduce(rich)
     codes = [block.text for block in only(Code, blocks)]
