@@ -66,7 +66,8 @@ def _suspicious(root: Node, model: type[Spec]) -> Iterator[tuple[KeyPath, str]]:
         elif node.trap:
             yield path, node.trap
         elif isinstance(node.value, str) and "${env:" in node.value and field in known and field not in replaced:
-            yield path, f"${{env:NAME}} is not replaced here, only in {', '.join(replaced)}; write the value"
+            only = f", only in {', '.join(replaced)}" if replaced else ""
+            yield path, f"${{env:NAME}} is not replaced here{only}; write the value"
         elif isinstance(node.value, str) and field in replaced and re.search(r"\$\{(?!env:[A-Za-z_]\w*\})", node.value):
             yield path, f"expected ${{env:NAME}} with the name of an environment variable, got {describe(node)}"
 
@@ -260,7 +261,7 @@ def _expected(detail: ErrorDetails, at: _Spot) -> str:
         return str(words or f"text matching {context['pattern']}")
     if kind in ("string_too_short", "too_short"):
         least = context.get("min_length")
-        unit = "characters" if isinstance(detail["input"], str) else "items"
+        unit = {str: "characters", dict: "keys"}.get(type(detail["input"]), "items")
         return "a text that is not empty" if (unit, least) == ("characters", 1) else f"at least {least} {unit}"
     if kind in ("string_too_long", "too_long"):
         return f"at most {context.get('max_length')} {'characters' if kind == 'string_too_long' else 'items'}"

@@ -158,6 +158,7 @@ def test_an_arm_that_samples_nothing_does_not_differ_in_how_it_samples(folder):
         (("gkd: {}", "Gkd-1: {}"), "arms: the name of an arm is made of a-z 0-9 _ (at most 30), got 'Gkd-1'"),
         (("seeds: [3, 5]", "seeds: [3, 3]"), "seeds: the same one twice: [3, 3]"),
         (("seeds: [3, 5]", "seeds: []"), "trial.yaml:11:8: seeds: expected at least 1 items"),
+        (("name: trial", 'name: "${env:HOME}"'), "name: ${env:NAME} is not replaced here; write the value"),
         (("seeds: [3, 5]", "seeds: [-1]"), "trial.yaml:11:9: seeds[0]: expected at least 0, got -1"),
         (("gkd: {}", "gkd: 3"), "trial.yaml:6:8: arms.gkd: expected a mapping of keys"),
         (("seeds: [3, 5]", "seed: 3"), "seed: unknown key; did you mean 'seeds'?"),
