@@ -261,7 +261,13 @@ def _expected(detail: ErrorDetails, at: _Spot) -> str:
         return str(words or f"text matching {context['pattern']}")
     if kind in ("string_too_short", "too_short"):
         least = context.get("min_length")
-        unit = {str: "characters", dict: "keys"}.get(type(detail["input"]), "items")
+        unit = (
+            "characters"
+            if isinstance(detail["input"], str)
+            else "keys"
+            if isinstance(detail["input"], dict)
+            else "items"
+        )
         return "a text that is not empty" if (unit, least) == ("characters", 1) else f"at least {least} {unit}"
     if kind in ("string_too_long", "too_long"):
         return f"at most {context.get('max_length')} {'characters' if kind == 'string_too_long' else 'items'}"
