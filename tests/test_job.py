@@ -103,7 +103,7 @@ FOUND = [
     ("name: 2024", 'name: expected text, got the number 2024; quote it: "2024"'),
     ("name: true", 'name: expected text, got a boolean (true); quote it: "true"'),
     ("name: no", "a.yaml:1:7: name: got a boolean: unquoted no is false in YAML 1.1; quote it"),
-    ("kind: experimnt", "kind: expected 'job', got the text 'experimnt'"),
+    ("kind: experimnt", "kind: expected one of: job, experiment, got the text 'experimnt'"),
     ("version: '1'", "version: expected a whole number, got the text '1'; write 1 without quotes"),
     ("version: 0", "version: expected at least 1, got 0"),
     (
