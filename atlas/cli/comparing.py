@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from atlas.analysis.curves import Reached
     from atlas.comparison.model import ArmResult, Comparison, RunResult
     from atlas.comparison.wording import DeviceTime
+
+_COLUMNS = ("arm", "seeds", "step 0", "peak", "test", "to peak", "in all", "rollouts", "tokens", "KL")
+_MOST_WANTED = ("test", "peak", "seeds", "to peak", "step 0", "in all", "KL", "rollouts", "tokens")
+"""A narrow terminal has no room for the last ones, which are left out; before them, those that are empty."""
 
 
 def compare(
@@ -55,7 +60,7 @@ def print_arms(comparison: "Comparison", console: "Console") -> None:
     runs = [run for arm in comparison.arms for run in arm.runs]
     unit = device_time(runs)
     _print_lines(console, "NOT COMPARABLE: these runs were not measured in the same way", comparison.mismatches)
-    console.print(_arm_table(comparison, unit))
+    console.print(_arm_table(comparison, unit, console.width))
     if comparison.targets and comparison.arms:
         console.print()
         console.print(_target_table(comparison, unit))
@@ -76,27 +81,22 @@ def print_arms(comparison: "Comparison", console: "Console") -> None:
     )
 
 
-def _arm_table(comparison: "Comparison", unit: "DeviceTime") -> "Table":
-    from rich.table import Table
+def _arm_table(comparison: "Comparison", unit: "DeviceTime", width: int) -> "Table":
+    from atlas.cli.tables import columns_that_fit, named_table
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("arm", overflow="fold")  # what gives way in a narrow terminal
-    for column in (
-        "seeds",
-        "step 0",
-        "peak",
-        "test",
-        f"to peak\n{unit.unit}",
-        f"in all\n{unit.unit}",
-        "rollouts",
-        "tokens",
-        "KL",
-    ):
-        table.add_column(column, justify="right", no_wrap=True)
-    for arm in comparison.arms:
-        table.add_row(*_arm_row(arm, unit))
-    for role, run in comparison.baselines.items():
-        table.add_row(*_baseline_row(role, run))
+    headings = [f"{name}\n{unit.unit}" if name in ("to peak", "in all") else name for name in _COLUMNS]
+    rows = [_arm_row(arm, unit) for arm in comparison.arms]
+    rows += [_baseline_row(role, run) for role, run in comparison.baselines.items()]
+    wanted = [_COLUMNS.index(name) for name in _MOST_WANTED]
+    filled = {column for column in wanted if any(row[column] for row in rows)}
+    columns = columns_that_fit([headings, *rows], sorted(wanted, key=lambda column: column not in filled), width)
+    table = named_table("arm", [row[0] for row in rows])
+    for column in columns[1:]:
+        table.add_column(headings[column], justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[column] for column in columns))
+    left_out = [_COLUMNS[column] for column in sorted(filled.difference(columns))]
+    table.caption, table.caption_justify = f"no room for {', '.join(left_out)}" if left_out else None, "left"
     return table
 
 
@@ -196,5 +196,14 @@ def _print_lines(console: "Console", heading: str, lines: Sequence[str]) -> None
     if not lines:
         return
     console.print(f"\n{heading}", markup=False, highlight=False)
-    for line in lines:
-        console.print(f"  {printable(line)}", markup=False, highlight=False, soft_wrap=True)
+    for line in (line for text in lines for line in printable(text).splitlines()):
+        # Between words only: an id or a path that is wider than the terminal stays whole, to be copied.
+        wrapped = textwrap.fill(
+            line,
+            console.width,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        console.print(wrapped, markup=False, highlight=False, soft_wrap=True)

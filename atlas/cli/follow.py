@@ -11,13 +11,19 @@ from rich.live import Live
 from rich.table import Table
 
 from atlas.cli.options import POLL_SECONDS
-from atlas.cli.tables import NOT_FINISHED, duration, failure_text, printable, rate_with_interval, run_table
+from atlas.cli.tables import (
+    NOT_FINISHED,
+    columns_that_fit,
+    duration,
+    failure_text,
+    printable,
+    rate_with_interval,
+    run_table,
+)
 from atlas.store import AT_REST, RunRecord, Store
 
-_COLUMNS = ("now", "step", "pass rate", "ETA", "loss", "rate")
-"""After the run's id, the most wanted first: a narrow terminal has no room for the last ones, which are left out."""
-_GAP = 2
-"""Characters between two columns."""
+_COLUMNS = ("run", "now", "step", "pass rate", "ETA", "loss", "rate")
+"""The most wanted first: a narrow terminal has no room for the last ones, which are left out."""
 _MOST_WANTED = ("running", "claimed", "failed", "lost", "preempted", "cancelled", "queued", "succeeded")
 """Which states are shown where a terminal has too few lines for all runs."""
 
@@ -123,14 +129,12 @@ def _table(store: Store, run_ids: Sequence[str], paces: dict[str, _Pace], width:
         left_out = [run for run in runs if run not in wanted]
     table = run_table(shown)
     table.caption, table.caption_justify = f"and {_counts(left_out)}" if left_out else None, "left"
-    room = width - max(len(run.id) for run in shown)
-    for number, column in enumerate(_COLUMNS):
-        room -= _GAP + max(len(column), *(len(rows[run.id][number]) for run in shown))
-        if room < 0 and number:
-            break
-        table.add_column(column, overflow="ellipsis", no_wrap=True)
-    for run in shown:
-        table.add_row(run.id, *rows[run.id][: len(table.columns) - 1])
+    lines = [_COLUMNS, *(rows[run.id] for run in shown)]
+    columns = columns_that_fit(lines, range(1, len(_COLUMNS)), width)
+    for column in columns[1:]:
+        table.add_column(_COLUMNS[column], overflow="ellipsis", no_wrap=True)
+    for cells in lines[1:]:
+        table.add_row(*(cells[column] for column in columns))
     return table
 
 
@@ -144,6 +148,7 @@ def _row(store: Store, run: RunRecord, paces: dict[str, _Pace]) -> list[str]:
     per_second = pace.per_second(step, time.monotonic())
     running = run.state == "running"
     return [
+        run.id,
         (run.phase or "starting") if running else run.state,
         f"{step}/{total}" if total and running else str(run.step if run.step is not None else ""),
         rate_with_interval(latest),

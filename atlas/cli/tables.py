@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +18,8 @@ _EXIT_CODES = {"succeeded": 0, "failed": 100, "cancelled": 103, "lost": 104}
 NOT_FINISHED, _OUT_OF_MEMORY = 101, 105
 _NO_WIDTH = 10_000
 """Characters a line may have where nobody wraps it."""
+_GAP = 2
+"""Characters between two columns."""
 
 
 def exit_code(run: RunRecord) -> int:
@@ -34,9 +36,28 @@ def console_for(stream: IO[str]) -> Console:
 
 def run_table(runs: Sequence[RunRecord]) -> Table:
     """A table whose first column holds the ids whole, to be copied; what there is no room for is cut elsewhere."""
+    return named_table("run", [run.id for run in runs])
+
+
+def named_table(heading: str, names: Sequence[str]) -> Table:
+    """A table whose first column, under this heading, holds the names of the rows whole."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("run", no_wrap=True, min_width=max((len(run.id) for run in runs), default=0))
+    table.add_column(heading, no_wrap=True, min_width=max(map(len, names), default=0))
     return table
+
+
+def columns_that_fit(rows: Sequence[Sequence[str]], wanted: Iterable[int], width: int) -> list[int]:
+    """Which columns a terminal has room for, in their order: the first, which names the rows, and of the `wanted`, the
+    most wanted first, as many as fit whole, at least one. The first of the rows holds the headings, which may have
+    several lines."""
+    widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in zip(*rows, strict=True)]
+    shown, taken = [0], widths[0]
+    for column in wanted:
+        taken += _GAP + widths[column]
+        if taken > width and len(shown) > 1:
+            break
+        shown.append(column)
+    return sorted(shown)
 
 
 def print_comparison(store: Store, runs: Sequence[RunRecord], experiments: Sequence[str] = ()) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 
 import pytest
 from rich.console import Console
@@ -73,12 +74,58 @@ def test_targets_verdicts_differences_and_what_is_missing_follow(atlas, study):
     assert f"s0 {study[0]} succeeded" in output
 
 
-def test_no_line_of_the_tables_is_wider_than_a_hundred_columns(lab, study):
-    console = Console(file=io.StringIO(), width=100)
-    print_arms(collect(lab.store, ["study"]), console)
-    text = console.file.getvalue()
-    table = text[: text.index("gkd against grpo")]
-    assert max(map(len, table.splitlines())) <= 100 and "…" not in table
+def drawn(lab, width, *references):
+    """The lines on a terminal of this width."""
+    console = Console(file=io.StringIO(), width=width)
+    print_arms(collect(lab.store, references), console)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def columns(lines):
+    """The headings of the arm table."""
+    (line,) = [line for line in lines if line.startswith("arm ")]
+    return re.split(r"  +", line)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_tables_and_verdicts_keep_within_the_terminal(lab, study, width):
+    lines = drawn(lab, width, "study")
+    assert max(map(len, lines)) <= width and not any("…" in line for line in lines)
+    assert {"arm", "seeds", "peak", "test"} <= set(columns(lines))
+
+
+def test_a_terminal_without_room_leaves_out_whole_columns_and_names_them_but_never_cuts_an_arms_name(lab):
+    arms = {"generalised_distillation_of_30": "gkd", "group_relative_optimisation_30": "grpo"}
+    lab.experiment([(arm, 0, lab.run(method, 0, [0.1, 0.5], "1100000000")) for arm, method in arms.items()])
+    lines = drawn(lab, 80, "study")
+    assert columns(lines) == ["arm", "seeds", "peak", "test", "CPU-s"]
+    assert [line.split()[0] for line in lines[2:4]] == list(arms)
+    assert "no room for step 0, in all, rollouts, tokens" in lines
+    assert [line.split()[0] for line in drawn(lab, 40, "study")[1:3]] == list(arms)
+
+
+def test_an_empty_column_gives_way_first_and_a_full_one_after_tokens_and_rollouts(lab):
+    def given_up(**metrics):
+        """Which columns are missing at ever fewer characters."""
+        run_id = lab.run("gkd", 0, [0.1, 0.5], "11", metrics=metrics)
+        shown = [columns(drawn(lab, width, run_id)) for width in range(120, 60, -1)]
+        gone = [name for name in shown[0] if name not in shown[-1]]
+        return sorted(gone, key=lambda name: next(n for n, names in enumerate(shown) if name not in names))
+
+    assert given_up()[:3] == ["KL", "tokens", "rollouts"]
+    assert given_up(**{"train/reverse_kl": 0.25})[:3] == ["tokens", "rollouts", "KL"]
+
+
+def test_lines_on_a_terminal_break_between_words_and_in_a_pipe_not_at_all(lab, study):
+    piped = drawn(lab, 10_000, "study")
+    start = piped.index("gkd against grpo")
+    sentences = [line.strip() for line in piped[start + 1 : piped.index("", start)]]
+    lines = drawn(lab, 50, "study")
+    start = lines.index("gkd against grpo")
+    shown = lines[start + 1 : lines.index("", start)]
+    assert " ".join(map(str.strip, shown)) == " ".join(sentences) and max(map(len, shown)) <= 50
+    assert [line for line in shown if not line.startswith("    ")] != shown, "what goes on is set in"
+    assert any(study[0] in line for line in drawn(lab, 12, "study")), "an id is whole, to be copied"
 
 
 def test_runs_on_gpus_are_measured_in_gpu_hours(atlas, lab):
