@@ -102,7 +102,6 @@ def _arm_table(comparison: "Comparison", unit: "DeviceTime", width: int) -> "Tab
 
 def _arm_row(arm: "ArmResult", unit: "DeviceTime") -> list[str]:
     from atlas.cli.tables import percent_with_interval
-    from atlas.comparison.arms import counted
     from atlas.comparison.wording import count, number
 
     rates = [
@@ -114,7 +113,7 @@ def _arm_row(arm: "ArmResult", unit: "DeviceTime") -> list[str]:
         work = [unit.number(seconds), count(rollouts), count(tokens)]
     return [
         arm.name,
-        _share(len(counted(arm.runs)), len(arm.runs)),
+        _seeds(arm),
         f"{100 * arm.first.pass_rate:.1f}" if arm.first else "",
         *rates,
         _time(arm, arm.to_peak["gpu_seconds"], unit),
@@ -182,8 +181,14 @@ def _time(arm: "ArmResult", times: "Sequence[Reached]", unit: "DeviceTime") -> s
     return unit.number(sum(reached) / len(reached)) if reached else ""
 
 
-def _share(part: int, whole: int) -> str:
-    return str(whole) if part == whole else f"{part}/{whole}"
+def _seeds(arm: "ArmResult") -> str:
+    """`3`, or `2 of 3` while some are missing: the seeds with a test score; before there is one, with an evaluation."""
+    from atlas.comparison.arms import counted
+
+    basis = counted(arm.runs)
+    measured = [run for run in basis if run.test_correct_P is not None] or [run for run in basis if run.steps_E]
+    part, whole = len({run.seed for run in measured}), len({run.seed for run in arm.runs})
+    return str(whole) if part == whole else f"{part} of {whole}"
 
 
 def _run_line(arm: str, runs: "Sequence[RunResult]") -> str:

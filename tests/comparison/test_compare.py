@@ -57,7 +57,7 @@ def row(output, start):
 def test_the_table_shows_each_arm_and_baseline(atlas, study):
     output = atlas("study")
     assert row(output, "grpo")[:6] == ["2", "10.0", "50.0", "[40,", "60]", "10.0"]
-    assert row(output, "gkd")[:2] == ["2/3", "10.0"]
+    assert row(output, "gkd")[:3] == ["2", "of", "3"]
     assert row(output, "grpo")[-4:] == ["2.7", "2.7", "160", "2000"], "time to peak, time in all, rollouts, tokens"
     assert row(output, "teacher as is") == ["90.0", "90.0", "[60,", "98]"]
     assert "CPU-min" in output
@@ -136,8 +136,19 @@ def test_runs_on_gpus_are_measured_in_gpu_hours(atlas, lab):
 
 def test_a_run_before_its_first_evaluation_has_an_empty_row(atlas, lab):
     output = atlas(lab.run("gkd", 0, state="queued"))
-    assert row(output, "gkd") == ["1"]
+    assert row(output, "gkd") == ["0", "of", "1"]
     assert "gkd s0 is queued" in output
+
+
+def test_the_seeds_are_those_that_the_numbers_rest_on(atlas, lab):
+    done = [lab.run("gkd", seed, [0.1, 0.5], "1100000000") for seed in (0, 1)]
+    measured = lab.run("gkd", 2, [0.1], state="running")
+    queued = lab.run("gkd", 3, state="queued")
+    assert row(atlas(*done, queued), "gkd")[:3] == ["2", "of", "3"]
+    assert row(atlas(*done, measured), "gkd")[:3] == ["2", "of", "3"], "the test score is of two"
+    assert row(atlas(measured, queued), "gkd")[:4] == ["1", "of", "2", "10.0"], "the first evaluations, of one"
+    failed = lab.run("gkd", 0, [0.1], state="failed")
+    assert row(atlas(failed, *done), "gkd")[:2] == ["2", "10.0"], "a seed that was run again is one seed"
 
 
 def test_runs_that_cannot_be_compared_are_refused_and_forced_ones_are_marked_in_front(atlas, lab):
