@@ -1,5 +1,6 @@
 """Which runs are compared: from what the user names to a Comparison."""
 
+import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -110,7 +111,7 @@ def _of_experiment(store: Store, record: ExperimentRecord) -> _Chosen:
 
 
 def _of_runs(store: Store, references: Sequence[str]) -> _Chosen:
-    records = {run.id: run for run in map(store.run, references)}
+    records = {run.id: run for run in (_run(store, reference) for reference in references)}
     jobs = {run_id: _job(store, run) for run_id, run in records.items()}
     roles = _roles(jobs)
     groups: dict[str, list[str]] = {}
@@ -123,6 +124,19 @@ def _of_runs(store: Store, references: Sequence[str]) -> _Chosen:
         chosen.arms[name] = [read_run(store, records[run_id], jobs[run_id], name) for run_id in group]
     chosen.baselines = {role: read_run(store, records[run_id], jobs[run_id], role) for run_id, role in roles.items()}
     return chosen
+
+
+def _run(store: Store, reference: str) -> RunRecord:
+    try:
+        return store.run(reference)
+    except NotFoundError:
+        known = [(run.id, run.name) for run in store.runs()] + [(it.id, it.name) for it in store.experiments()]
+    begun = [its_id for its_id, _ in known if reference and its_id.startswith(reference)]
+    if begun:
+        raise NotFoundError(f"{reference!r} could mean {', '.join(begun)}; write more of the id")
+    near = difflib.get_close_matches(reference, dict.fromkeys(word for words in known for word in words))
+    hint = f"did you mean {' or '.join(near)}?" if near else "`atlas ls` and `atlas ls --experiments` show all"
+    raise NotFoundError(f"no run and no experiment {reference!r}; {hint}")
 
 
 def _run_of_id(store: Store, run_id: str) -> RunRecord | None:

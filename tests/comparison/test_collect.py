@@ -118,8 +118,30 @@ def test_an_experiment_without_any_run_left_is_still_shown(lab):
 
 
 def test_an_unknown_reference_is_not_found(lab):
-    with pytest.raises(NotFoundError, match="nonsense"):
-        collect(lab.store, ["nonsense"])
+    run_id = lab.run("grpo", 0, [0.1])
+    lab.experiment([("grpo", 0, run_id)])
+    for references in (["nope"], [run_id, "nope"]):
+        with pytest.raises(NotFoundError) as raised:
+            collect(lab.store, references)
+        assert str(raised.value) == "no run and no experiment 'nope'; `atlas ls` and `atlas ls --experiments` show all"
+
+
+def test_a_misspelt_reference_brings_the_nearest_names_of_runs_and_experiments(lab):
+    lab.experiment([("grpo", 0, lab.run("grpo", 0, [0.1]))])
+    for wrong, right in (("studdy", "study"), ("grop", "grpo")):
+        with pytest.raises(NotFoundError, match=f"no run and no experiment '{wrong}'; did you mean {right}"):
+            collect(lab.store, [wrong])
+
+
+def test_a_beginning_of_several_ids_brings_all_that_it_could_mean(lab):
+    a = lab.run("gkd", 0, [0.1], id="stuck-1", name="stuck")
+    for end in ("a", "b"):
+        lab.experiment([("gkd", 0, a)], id=f"study-{end}")
+    b = lab.run("gkd", 0, [0.1], id="stuck-2", name="stuck")
+    with pytest.raises(NotFoundError, match=f"'stuck-' could mean {b}, {a}; write more of the id"):
+        collect(lab.store, ["stuck-"])
+    with pytest.raises(NotFoundError, match="'study-' could mean study-"):
+        collect(lab.store, ["study-"])
 
 
 def test_a_run_is_read_as_it_was_written(lab):
