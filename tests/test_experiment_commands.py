@@ -80,6 +80,27 @@ def test_a_failed_run_is_run_again_and_the_experiment_holds_the_new_one(home):
     assert second.runs[1:] == first.runs[1:]
 
 
+def test_submit_says_that_resume_would_continue_what_it_starts_from_scratch(home):
+    store, first = submitted(home)
+    finish(store, first.runs[0].run_id, "failed")
+    finish(store, first.runs[1].run_id, "cancelled")
+    output = atlas("submit", "trial.yaml", "--detach")
+    second = store.experiment("trial")
+    (line,) = [line for line in output.splitlines() if "from scratch" in line]
+    assert line == (
+        f"trial.yaml: experiment {second.id}; starts 2 runs from scratch that failed, were cancelled or lost: "
+        f"`atlas resume {first.id}` would continue them instead"
+    )
+    assert "from scratch" not in atlas("submit", "trial.yaml", "--detach"), "they are queued already"
+
+
+def test_submit_says_nothing_of_resume_where_nothing_can_be_resumed_or_force_was_said(home):
+    store, first = submitted(home)
+    assert "from scratch" not in atlas("submit", "trial.yaml", "--set", "seeds=[3, 5, 8]", "--detach")
+    finish(store, first.runs[0].run_id, "failed")
+    assert "from scratch" not in atlas("submit", "trial.yaml", "--detach", "--force")
+
+
 def test_force_runs_everything_again(home):
     store, first = submitted(home)
     atlas("submit", "trial.yaml", "--detach", "--force")

@@ -43,13 +43,32 @@ def submit(
         if isinstance(job, Experiment):
             record, submissions = submit_experiment(store, job, force)
             experiments.append(record.id)
-            typer.echo(f"{spec}: experiment {record.id}", err=True)
+            again = "" if force else _started_again(store, submissions)
+            typer.echo(f"{spec}: experiment {record.id}{again}", err=True)
         else:
             submissions = [queue_job(store, job, source, force)]
         for submission in submissions:
             _say_what_became_of(submission, spec)
             run_ids.append(submission.run_id)
     _run_to_the_end(store, run_ids, detach, as_json, experiments)
+
+
+def _started_again(store: "Store", submissions: "Sequence[Submission]") -> str:
+    """Says how many of the runs queued now are equal to runs of an experiment that `atlas resume` would continue."""
+    from atlas.cli.experiments import memberships
+    from atlas.store import RESUMABLE
+
+    experiments: list[str] = []
+    for submission in submissions:
+        if submission.earlier_state is None:
+            equal = store.runs_of_digest(store.run(submission.run_id).digest)
+            stopped = [run.id for run in equal if run.state in RESUMABLE]
+            experiments += [record.id for run_id in stopped for record, *_ in memberships(store, run_id)][:1]
+    if not experiments:
+        return ""
+    commands = " and ".join(f"`atlas resume {experiment}`" for experiment in dict.fromkeys(experiments))
+    runs = "1 run" if len(experiments) == 1 else f"{len(experiments)} runs"
+    return f"; starts {runs} from scratch that failed, were cancelled or lost: {commands} would continue them instead"
 
 
 def _say_what_became_of(submission: "Submission", spec: str) -> None:
