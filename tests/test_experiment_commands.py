@@ -136,6 +136,33 @@ def test_plan_shows_the_runs_what_is_new_and_the_differences(home):
     assert "6 runs, 2 of them new" in output and f"succeeded as {record.runs[0].run_id}" in output
 
 
+def test_plan_adds_up_the_budget_of_the_new_runs_that_train(home):
+    limits = ("--set", "budget={gpu_hours: 1.5, train_minutes: 20, steps: 7}")
+    output = atlas("plan", "trial.yaml", *limits)
+    assert "budget    1.5 gpu_hours, 20 train_minutes, 7 steps for each run\n" in output
+    assert "          6 gpu_hours, 80 train_minutes for all new runs that train\n" in output
+    atlas("submit", "trial.yaml", *limits, "--detach")
+    assert "that train" not in atlas("plan", "trial.yaml", *limits)
+    plan = json.loads(atlas("plan", "trial.yaml", *limits, "--set", "seeds=[3, 5, 8]", "--json"))
+    assert plan["budget_of_new_runs"] == {"gpu_hours": 3.0, "train_minutes": 40.0}
+
+
+def test_plan_shows_the_budget_that_the_base_has(home):
+    output = atlas("plan", "trial.yaml", "--set", "base.budget={train_minutes: 0.1}")
+    assert "budget    0.1 train_minutes for each run\n" in output
+    assert "          0.4 train_minutes for all new runs that train\n" in output
+
+
+def test_plan_says_that_the_budget_differs_between_arms(home):
+    sets = ("allow_differences=[budget]", "arms.gkd.budget={gpu_hours: 1}", "arms.grpo.budget={gpu_hours: 2}")
+    output = atlas("plan", "trial.yaml", *(word for assignment in sets for word in ("--set", assignment)))
+    assert "budget    differs between the arms, see below\n          6 gpu_hours for all new" in output
+
+
+def test_plan_adds_up_no_budget_of_steps(home):
+    assert "that train" not in atlas("plan", "trial.yaml", "--set", "budget.steps=7")
+
+
 def test_plan_as_json_holds_runs_and_differences(home):
     plan = json.loads(atlas("plan", "trial.yaml", "--json"))
     assert [run["name"] for run in plan["runs"]][2] == "trial-gkd-s3"

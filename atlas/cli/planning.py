@@ -62,11 +62,14 @@ def plan_of_experiment(experiment: Experiment) -> dict[str, Any]:
     for spec in {job.student.model: job.student for job in reference.values()}.values():
         fetch_config(spec)
     earlier = _earlier_runs([run.job for run in runs])
+    budgets = [_limits(run.job) for run in experiment.runs]
     return {
         "experiment": experiment.spec.model_dump(mode="json"),
         "runs": [
             {"name": run.job.name, "arm": run.arm, "seed": run.seed, "earlier": earlier[run.job.name]} for run in runs
         ],
+        "budget": budgets[0] if all(budget == budgets[0] for budget in budgets) else None,
+        "budget_of_new_runs": _time_in_all([run.job for run in experiment.runs if earlier[run.job.name] is None]),
         "runs_on": _place(experiment.runs[0].job),
         "estimated_peak_bytes": {arm: _peak(job) for arm, job in reversed(reference.items())},
         "differences": experiment.differences,
@@ -85,10 +88,12 @@ def print_plan_of_experiment(plan: dict[str, Any]) -> None:
     for run in runs:
         earlier = run["earlier"]
         typer.echo(f"  {run['name']:<40} {'new' if earlier is None else f'{earlier[1]} as {earlier[0]}'}")
-    budget = {limit: value for limit, value in (spec["budget"] or {}).items() if value is not None}
-    typer.echo(
-        f"\nbudget    {', '.join(f'{value:g} {limit}' for limit, value in budget.items()) or 'none'} for each run"
+    budget = (
+        "differs between the arms, see below" if plan["budget"] is None else f"{_listed(plan['budget'])} for each run"
     )
+    typer.echo(f"\nbudget    {budget}")
+    if plan["budget_of_new_runs"]:
+        typer.echo(f"          {_listed(plan['budget_of_new_runs'])} for all new runs that train")
     typer.echo(f"runs on   {plan['runs_on']}")
     for arm, peak in plan["estimated_peak_bytes"].items():
         typer.echo(
@@ -126,6 +131,24 @@ def _earlier_runs(jobs: list[JobSpec]) -> dict[str, tuple[str, str] | None]:
     store = settled_store()
     found = {job.name: equal_run(store, job) for job in jobs}
     return {name: None if run is None else (run.id, run.state) for name, run in found.items()}
+
+
+def _limits(job: JobSpec) -> dict[str, float]:
+    return job.budget.model_dump(exclude_none=True) if job.budget else {}
+
+
+def _time_in_all(jobs: list[JobSpec]) -> dict[str, float]:
+    """The sum over the jobs that train of the time that their budgets give."""
+    total: dict[str, float] = {}
+    for job in jobs:
+        for limit, value in _limits(job).items():
+            if job.method.trains and limit in ("gpu_hours", "train_minutes"):
+                total[limit] = total.get(limit, 0) + value
+    return total
+
+
+def _listed(budget: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:g} {limit}" for limit, value in budget.items()) or "none"
 
 
 def _place(job: JobSpec) -> str:
