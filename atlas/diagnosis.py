@@ -172,7 +172,7 @@ def _unknown_key(at: _Spot, model: type[Spec]) -> str:
     key, section = str(at.path[-1]), at.section
     here = list(section.model_fields)
     near = get_close_matches(key, here, n=1, cutoff=0.85)
-    elsewhere = {field.path: field.type for field in walk(model) if field.keys[-1] == key}
+    elsewhere = {field.path: field.type for field in reversed(list(walk(model))) if field.keys[-1] == key}
     parent = at.path[:-1]
     if near:
         return f"unknown key; did you mean '{near[0]}'?"

@@ -214,11 +214,7 @@ def estimate_peak_bytes(job: "JobSpec") -> Estimate | None:
     tokens, activations = 0, 0
     if job.training:
         tokens = (job.training.micro_batch_size or job.training.batch_size) * (PROMPT_TOKENS + longest)
-        layer = 8 * student.hidden + 4 * student.intermediate + 2 * (student.queries + 2 * student.keys)
-        kept = (
-            student.layers * student.hidden + layer if job.training.gradient_checkpointing else student.layers * layer
-        )
-        activations = tokens * kept * weight_bytes
+        activations = tokens * activation_bytes_per_token(job, student)
     copies = 2 if job.method.type == "grpo" and job.method.beta > 0 and not job.student.lora else 1
     return Estimate(
         weights_bytes=copies * student.parameters * weight_bytes + (trained * trained_bytes if job.student.lora else 0),
@@ -231,17 +227,28 @@ def estimate_peak_bytes(job: "JobSpec") -> Estimate | None:
     )
 
 
+def activation_bytes_per_token(job: "JobSpec", size: ModelSize) -> int:
+    """What a forward pass keeps of each token for the backward pass; see `estimate_peak_bytes`."""
+    layer = 8 * size.hidden + 4 * size.intermediate + 2 * (size.queries + 2 * size.keys)
+    checkpointing = job.training is not None and job.training.gradient_checkpointing
+    kept = size.layers * size.hidden + layer if checkpointing else size.layers * layer
+    return kept * _weight_bytes(job.student, size, trained=job.training is not None)
+
+
 def checkpoint_bytes(job: "JobSpec") -> int:
     """Disk space that a run's checkpoints take at most: each holds the trained weights and AdamW's two moments of them,
     one more than `keep_checkpoints` exists while it is saved, and the final export has the weights once more.
     Where dev chooses, each of these checkpoints may name other weights as the best so far, which are kept with it.
+    An adapter that is merged is exported with the whole model once more.
     0 when nothing is trained or the model's config is not at hand."""
     student = describe(job.student)
     if student is None or job.training is None:
         return 0
-    trained, trained_bytes = _trained(job, student, _weight_bytes(job.student, student, trained=True))
+    weight_bytes = _weight_bytes(job.student, student, trained=True)
+    trained, trained_bytes = _trained(job, student, weight_bytes)
+    merged_bytes = student.parameters * weight_bytes if job.student.lora and job.student.lora.merge else 0
     weights_each = 4 if job.evaluation.split == "dev" else 3
-    return trained * trained_bytes * (weights_each * (job.training.keep_checkpoints + 1) + 1)
+    return trained * trained_bytes * (weights_each * (job.training.keep_checkpoints + 1) + 1) + merged_bytes
 
 
 def _weight_bytes(spec: ModelSpec, size: ModelSize, trained: bool) -> int:

@@ -118,6 +118,8 @@ class LoraSpec(Spec):
     """Dropout on the adapter's input, during training only."""
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """Which modules get an adapter: `all-linear` or a list of module names."""
+    merge: bool = False
+    """Export the student with the adapter merged into its weights as well: `checkpoints/merged`."""
 
 
 class ModelSpec(Spec):

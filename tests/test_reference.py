@@ -33,7 +33,7 @@ def test_every_field_is_documented() -> None:
         ("training.learning_rate", ["number more than 0 and at most 1", "default: `1e-05`", "Peak learning rate"]),
         ("method.gkd.beta", ["between 0 and 1", "reverse KL"]),
         ("method.gkd", ["arXiv:2306.13649", "lmbda", "temperature"]),
-        ("method", ["sft, gkd, grpo, evaluate", "required", "method.grpo (type: grpo)", "num_generations"]),
+        ("method", ["sft, gkd, grpo, gkd_reward, evaluate", "required", "method.grpo (type: grpo)", "num_generations"]),
         ("student.lora", ["optional", "Rank of the update matrices", "between 1 and 1024"]),
         ("student.dtype", ["`auto` or `float32` or `bfloat16` or `float16`"]),
         ("student.model", ["required", "${env:NAME}"]),

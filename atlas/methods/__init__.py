@@ -6,9 +6,10 @@ from pydantic import Field
 
 from atlas.methods.evaluate import Evaluate
 from atlas.methods.gkd import Gkd
+from atlas.methods.gkd_reward import GkdReward
 from atlas.methods.grpo import Grpo
 from atlas.methods.sft import Sft
 
-AnyMethod = Annotated[Sft | Gkd | Grpo | Evaluate, Field(discriminator="type")]
+AnyMethod = Annotated[Sft | Gkd | Grpo | GkdReward | Evaluate, Field(discriminator="type")]
 
-__all__ = ["AnyMethod", "Evaluate", "Gkd", "Grpo", "Sft"]
+__all__ = ["AnyMethod", "Evaluate", "Gkd", "GkdReward", "Grpo", "Sft"]

@@ -48,7 +48,14 @@ class Grpo(Method):
     beta: float = Field(0.0, ge=0)
     """Weight of the KL penalty against the initial student. 0 keeps no reference model in memory."""
     epsilon: float = Field(0.2, gt=0, lt=1)
-    """The probability ratio is clipped to 1 +- epsilon."""
+    """The probability ratio to when the token was written is clipped to 1 - epsilon from below."""
+    epsilon_high: float | None = Field(None, gt=0)
+    """And to 1 + epsilon_high from above. Default: epsilon."""
+    mask_truncated_completions: bool = False
+    """Leave completions that were cut at the length limit out of the loss; their rewards still count in the group."""
+    zero_variance_groups: Literal["count", "drop"] = "count"
+    """Groups whose rewards are all equal have no gradient. `count`: their tokens are part of the mean all the same, so
+    that a step with little signal is a small one. `drop`: the mean is over the tokens of the others."""
     scale_rewards: bool = False
     """Divide advantages by the group's standard deviation; off as in Dr. GRPO (arXiv:2503.20783)."""
 

@@ -1,113 +1,122 @@
-"""On-policy distillation on TRL's DistillationTrainer."""
+"""On-policy distillation: the student writes, the teacher scores every token.
+
+N predicted tokens of a micro-batch, C of them in a chunk, V token ids.
+"""
 
 import random
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from datasets import Dataset
+import torch
 from transformers import PreTrainedModel
-from trl.trainer.distillation_config import DistillationConfig
-from trl.trainer.distillation_trainer import DistillationTrainer
 
 from atlas.datasets.base import Example
 from atlas.methods.gkd import Gkd
 from atlas.run import Run
 from atlas.training import load
-from atlas.training.loop import Prepared, arguments, fit, prepare
-from atlas.training.prompts import check_lengths, encode_solution, render_prompt
-from atlas.training.trainer import OnPolicy
+from atlas.training.divergence import divergence, top_k_divergence
+from atlas.training.engine import OnPolicyTrainer, entropy, frozen_hidden_states, require_ours, sampled_logprobs
+from atlas.training.head import Head, head_of
+from atlas.training.linear_loss import ChunkLoss
+from atlas.training.loop import Prepared, fit, prepare
+from atlas.training.packing import Packed
+from atlas.training.prompts import check_lengths, encode_solution
+from atlas.training.rollouts import Rollout
 
 
 def train(run: Run, method: Gkd) -> Path:
     """Runs the job and returns the directory of the trained model. See `loop.fit` for what is raised."""
     prepared = prepare(run)
-    teacher = _teacher(run, prepared)
+    teacher = load_teacher(run, prepared)
     job, tokenizer, examples = run.job, prepared.tokenizer, prepared.examples
     assert job.training is not None and job.sampling is not None
     check_lengths(prepared.student, tokenizer, examples, [job.sampling.max_completion_length] * len(examples))
-    if method.lmbda < 1:
+    if method.needs_solutions:
         solutions = [len(encode_solution(tokenizer, example)) for example in examples]
         check_lengths(prepared.student, tokenizer, examples, solutions)
-    trainer = GkdTrainer(
-        run,
-        method=method,
-        examples=examples,
-        model=prepared.student,
-        teacher_model=teacher,
-        args=arguments(
-            run,
-            DistillationConfig,
-            job.training.batch_size,
-            len(examples),
-            beta=method.beta,
-            temperature=method.temperature,
-            max_completion_length=job.sampling.max_completion_length,
-            top_p=job.sampling.top_p,
-            top_k=job.sampling.top_k,
-            # TRL's own `temperature` is that of the loss, and would be that of the rollouts too.
-            generation_kwargs={"temperature": job.sampling.temperature, "use_cache": True},
-        ),
-        train_dataset=Dataset.from_dict(
-            {
-                "prompt": [render_prompt(tokenizer, example.messages) for example in examples],
-                "index": list(range(len(examples))),
-            }
-        ),
-        processing_class=tokenizer,
-        peft_config=prepared.lora,
-    )
-    return fit(run, trainer, prepared, job.training.batch_size, teacher)
+    trainer = GkdTrainer(run, prepared, method, teacher)
+    return fit(run, trainer, prepared, teacher)
 
 
-def _teacher(run: Run, prepared: Prepared) -> PreTrainedModel:
+def load_teacher(run: Run, prepared: Prepared) -> PreTrainedModel:
+    """The job's teacher. Raises RunFailed if it cannot be loaded or tokenizes otherwise than the student."""
     spec = run.job.teacher
-    assert spec is not None, "Method.check lets no gkd job without a teacher pass"
-    load.check_same_tokenizer(prepared.tokenizer, load.load_tokenizer(spec, prepared.cache))
+    assert spec is not None, "Method.check lets no job without its teacher pass"
+    tokenizer = load.load_tokenizer(spec, prepared.cache)
+    load.check_same_tokenizer(prepared.tokenizer, tokenizer)
     teacher = load.load_model(spec, prepared.cache, trainable=False)
-    load.check_same_width(prepared.student, teacher)
+    load.check_vocabulary(teacher, tokenizer)
     run.summary["revisions"]["teacher"] = load.resolved_revision(teacher)
     return teacher
 
 
-class GkdTrainer(OnPolicy, DistillationTrainer):
+class GkdTrainer(OnPolicyTrainer):
     """With probability 1 - lmbda, a whole step learns from the dataset's solutions instead of rollouts.
 
     arXiv:2306.13649, algorithm 1. The coin depends on seed and step alone, so that a resumed run throws the same.
     """
 
-    def __init__(self, run: Run, method: Gkd, examples: list[Example], **kwargs: Any) -> None:
-        self.method, self.examples = method, examples
-        self._solutions: list[list[int]] | None = None
-        """What the batch at hand learns from, if not from rollouts."""
-        super().__init__(run, **kwargs)
+    def __init__(self, run: Run, prepared: Prepared, method: Gkd, teacher: PreTrainedModel) -> None:
+        assert run.job.training is not None
+        super().__init__(run, prepared, run.job.training.batch_size, num_generations=1)
+        require_ours(teacher, self.vocabulary, "teacher")
+        self.method, self.teacher = method, teacher
 
     def on_policy(self, step: int) -> bool:
         """Whether the step after `step` learns from rollouts."""
         return random.Random(f"{self.args.seed} {step}").random() < self.method.lmbda
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        on_policy = self.on_policy(self.state.global_step - 1)
-        if self.method.lmbda < 1:
-            logs["on_policy"] = float(on_policy)
-        if on_policy and self.method.beta == 1 and self.method.temperature == 1 and "loss" in logs:
-            logs["reverse_kl"] = logs["loss"]  # then, and only then, they are the same thing
-        super().log(logs, *args, **kwargs)
+    def rollouts(self, prompts: Sequence[int]) -> list[Rollout]:
+        if self.on_policy(self.state.global_step):
+            return super().rollouts(prompts)
+        if self.method.seq_kd:
+            with self.phase("teacher"):
+                return self.written_by(self.teacher, prompts)
+        solutions = [(self.prompts[i], encode_solution(self.tokenizer, self.examples[i])) for i in prompts]
+        return [Rollout(prompt, solution, [], clipped=False) for prompt, solution in solutions]
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
-        self._solutions = None
-        if not self.on_policy(self.state.global_step):
-            rows = [self.examples[row["index"]] for row in inputs]
-            self._solutions = [encode_solution(self.processing_class, example) for example in rows]
-        return super()._generate_and_score_completions(inputs)
+    def score(self, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> Mapping[str, float]:
+        return {"on_policy": float(self.on_policy(self.state.global_step))} if self.method.lmbda < 1 else {}
 
-    def _generate(self, prompts: list[str]) -> Any:
-        if self._solutions is None:
-            return super()._generate(prompts)
-        prompt_ids, images, _ = self._tokenize_prompts(prompts)
-        return prompt_ids, self._solutions, None, images, []
-
-    def _get_last_hidden_state(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-        if model is not self.accelerator.unwrap_model(self.teacher_model):
-            return super()._get_last_hidden_state(model, *args, **kwargs)
+    def token_loss(self, packed: Packed, rows: Sequence[int]) -> ChunkLoss:
+        """The divergence at every token; reports the student's entropy and, on its own rollouts, the reverse KL to the
+        teacher, both at temperature 1."""
+        on_policy = self.on_policy(self.state.global_step)
         with self.phase("teacher"):
-            return super()._get_last_hidden_state(model, *args, **kwargs)
+            teacher_ND = frozen_hidden_states(self.teacher, packed)
+        head, temperature = head_of(self.teacher, self.vocabulary), self.method.temperature
+        if self.method.loss == "policy_gradient":
+            return self._policy_gradient(packed, teacher_ND, head)
+        measure = divergence if self.method.top_k is None else partial(top_k_divergence, spec=self.method.top_k)
+
+        def loss(logits_CV: torch.Tensor, which: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            with torch.no_grad():
+                teacher_logits_CV = head.logits(teacher_ND[which])
+                teacher_CV = (teacher_logits_CV / temperature).log_softmax(-1)
+            student_CV = (logits_CV / temperature).log_softmax(-1)
+            divergence_C = measure(student_CV, teacher_CV, self.method.beta)
+            with torch.no_grad():
+                plain_CV = student_CV if temperature == 1 else logits_CV.log_softmax(-1)
+                reported = {"entropy": entropy(plain_CV)}
+                if on_policy:
+                    plain_teacher_CV = teacher_CV if temperature == 1 else teacher_logits_CV.log_softmax(-1)
+                    reported["reverse_kl"] = divergence(plain_CV, plain_teacher_CV, beta=1).sum()
+            return divergence_C.sum(), reported
+
+        return loss
+
+    def _policy_gradient(self, packed: Packed, teacher_ND: torch.Tensor, head: Head) -> ChunkLoss:
+        """-r A with A = log teacher - log student of the token that was written, at temperature 1, and r its
+        probability over what it is now: the gradient of the reverse KL, estimated from one sample."""
+
+        def loss(logits_CV: torch.Tensor, which: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            targets_C = packed.target_ids_N[which]
+            logprobs_C = sampled_logprobs(logits_CV, targets_C)
+            with torch.no_grad():
+                advantages_C = sampled_logprobs(head.logits(teacher_ND[which]), targets_C) - logprobs_C
+            loss_C = -(logprobs_C - logprobs_C.detach()).exp() * advantages_C
+            plain_CV = logits_CV.detach().log_softmax(-1)
+            return loss_C.sum(), {"reverse_kl": -advantages_C.sum(), "entropy": entropy(plain_CV)}
+
+        return loss

@@ -1,105 +1,157 @@
-"""Group relative policy optimization on TRL's GRPOTrainer."""
+"""Group relative policy optimization.
+
+N predicted tokens of a micro-batch, C of them in a chunk, V token ids; R rollouts of a step.
+"""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from random import Random
-from typing import Any
 
-from datasets import Dataset
-from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
-from trl.trainer.utils import add_fused_lm_head
+import torch
+from transformers import PreTrainedModel
 
 from atlas.datasets.base import Example
-from atlas.job import JobSpec
 from atlas.methods.grpo import Grpo
 from atlas.run import Run
-from atlas.training.loop import arguments, fit, prepare
-from atlas.training.prompts import check_lengths, render_prompt
-from atlas.training.trainer import OnPolicy
+from atlas.training.engine import OnPolicyTrainer, entropy, frozen_hidden_states, sampled_logprobs
+from atlas.training.head import head_of
+from atlas.training.linear_loss import ChunkLoss
+from atlas.training.loop import Prepared, fit, prepare
+from atlas.training.packing import Packed
+from atlas.training.prompts import check_lengths
+from atlas.training.rewards import reward_functions
+from atlas.training.rollouts import Rollout
+
+Advantages = Callable[[torch.Tensor, slice], tuple[torch.Tensor, dict[str, torch.Tensor]]]
+"""(the student's logprobs_C without gradient, which of the N) -> (advantages_C, sums to report)."""
+_EPSILON = 1e-4
+"""Added to the spread of a group before dividing by it."""
 
 
 def train(run: Run, method: Grpo) -> Path:
     """Runs the job and returns the directory of the trained model. See `loop.fit` for what is raised."""
     prepared = prepare(run)
-    job, tokenizer, examples = run.job, prepared.tokenizer, prepared.examples
-    assert job.training is not None and job.sampling is not None
-    check_lengths(prepared.student, tokenizer, examples, [job.sampling.max_completion_length] * len(examples))
-
-    functions = reward_functions(job, examples)
-    weights = {name: weight for name, weight in method.rewards if weight}
-    prompts_per_step = method.prompts_per_step(job.training.batch_size)
-    trainer = GrpoTrainer(
-        run,
-        kl_weight=method.beta,
-        model=prepared.student,
-        reward_funcs=[functions[name] for name in weights],
-        args=arguments(
-            run,
-            GRPOConfig,
-            prompts_per_step,
-            len(examples),
-            num_generations=method.num_generations,
-            reward_weights=list(weights.values()),
-            # Completions live for one optimizer step, so that every checkpoint is at a boundary of generation.
-            epsilon=method.epsilon,
-            loss_type="dapo",
-            scale_rewards="group" if method.scale_rewards else "none",
-            max_completion_length=job.sampling.max_completion_length,
-            temperature=job.sampling.temperature,
-            top_p=job.sampling.top_p,
-            top_k=job.sampling.top_k,
-            generation_kwargs={"use_cache": True},
-        ),
-        train_dataset=Dataset.from_dict(
-            {
-                "prompt": [render_prompt(tokenizer, example.messages) for example in examples],
-                "index": list(range(len(examples))),
-            }
-        ),
-        processing_class=tokenizer,
-        peft_config=prepared.lora,
-    )
-    return fit(run, trainer, prepared, prompts_per_step)
+    check(run, prepared)
+    trainer = GrpoTrainer(run, prepared, method)
+    return fit(run, trainer, prepared)
 
 
-def reward_functions(job: JobSpec, examples: Sequence[Example]) -> dict[str, Callable[..., list[float]]]:
-    """What each field of RewardWeights rewards, by its name: completions of one step in, their rewards out.
+def check(run: Run, prepared: Prepared) -> None:
+    """Raises RunFailed(`bad_data`) if a prompt and the longest rollout do not fit into the student's context."""
+    assert run.job.sampling is not None
+    lengths = [run.job.sampling.max_completion_length] * len(prepared.examples)
+    check_lengths(prepared.student, prepared.tokenizer, prepared.examples, lengths)
 
-    TRL logs the mean of each under the function's name.
+
+class GrpoTrainer(OnPolicyTrainer):
+    """The loss of a token is -min(r A, clip(r, 1 - epsilon, 1 + epsilon_high) A) + beta KL, averaged over the
+    completion tokens of the step (arXiv:2402.03300, eq. 3; token mean as in arXiv:2503.14476, eq. 8).
+
+    A is the reward less the mean of its group. r is the probability of the token over that at which it was written:
+    each rollout is learnt from once, so it differs from 1 by rounding alone, and clipping is a guard against rollouts
+    that were written in another precision. KL is exp(d) - d - 1 with d = log reference - log student (eq. 4). The
+    reference is the student as it was loaded; with LoRA, without its adapters.
     """
 
-    def answer(completions: list[str], index: list[int], **_: Any) -> list[float]:
-        return [job.dataset.score(examples[i], text) for i, text in zip(index, completions, strict=True)]
+    def __init__(self, run: Run, prepared: Prepared, method: Grpo) -> None:
+        assert run.job.training is not None
+        reference = copy.deepcopy(prepared.student) if method.beta and prepared.lora is None else None
+        prompts_per_step = method.prompts_per_step(run.job.training.batch_size)
+        super().__init__(run, prepared, prompts_per_step, method.num_generations)
+        self.method = method
+        self.reference = reference and reference.requires_grad_(False).eval()
+        self.weights = {name: weight for name, weight in method.rewards if weight}
+        self.reward_functions = reward_functions(run.job.dataset, run.job.seed)
+        self.advantages_R = torch.empty(0)
+        self.dead_R: list[bool] = []
+        self.old_logprobs: list[list[float]] = []
 
-    def format(completions: list[str], index: list[int], **_: Any) -> list[float]:
-        return [float(job.dataset.grade(examples[i], text).found) for i, text in zip(index, completions, strict=True)]
-
-    def random(completions: list[str], trainer_state: Any, **_: Any) -> list[float]:
-        # A coin of its own for each place in the step: a resumed run throws the same ones.
-        step = trainer_state.global_step
-        return [float(Random(f"{job.seed} {step} {place}").getrandbits(1)) for place in range(len(completions))]
-
-    return {function.__name__: function for function in (answer, format, random)}
-
-
-class GrpoTrainer(OnPolicy, GRPOTrainer):
-    """The reference model of the KL penalty is a copy of the student as it was loaded.
-
-    TRL would load it again by name: another revision than the pinned one, and none at all for a student from scratch.
-    With LoRA it is the student without its adapters.
-    """
-
-    def __init__(self, run: Run, kl_weight: float, model: Any, peft_config: Any, **kwargs: Any) -> None:
-        reference = copy.deepcopy(model) if kl_weight and peft_config is None else None
-        super().__init__(run, model=model, peft_config=peft_config, **kwargs)
-        self.beta = kl_weight
-        if reference is not None:
-            reference.requires_grad_(False)
-            add_fused_lm_head(reference, temperature=self.temperature)
-            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
-
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+    def score(self, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> Mapping[str, float]:
+        texts = [self.tokenizer.decode(rollout.completion_ids, skip_special_tokens=True) for rollout in rollouts]
         with self.phase("reward"):
-            return super()._calculate_rewards(*args, **kwargs)
+            rewards = {
+                name: self.reward_functions[name](examples, texts, self.state.global_step) for name in self.weights
+            }
+        total_R = sum(weight * torch.tensor(rewards[name]) for name, weight in self.weights.items())
+        assert isinstance(total_R, torch.Tensor)
+        groups_GR = total_R.view(-1, self.num_generations)
+        self.advantages_R = (groups_GR - groups_GR.mean(1, keepdim=True)).flatten()
+        spread_G = groups_GR.std(1)
+        self.dead_R = (spread_G == 0).repeat_interleave(self.num_generations).tolist()
+        if self.method.scale_rewards:
+            self.advantages_R /= spread_G.repeat_interleave(self.num_generations) + _EPSILON
+        self.old_logprobs = [rollout.logprobs for rollout in rollouts]
+        return {
+            "reward": float(total_R.mean()),
+            "reward_std": float(spread_G.mean()),
+            "frac_reward_zero_std": float((spread_G == 0).float().mean()),
+            **{f"rewards/{name}/mean": sum(values) / len(values) for name, values in rewards.items()},
+        }
+
+    def learnt_from(self, rollouts: Sequence[Rollout]) -> list[int]:
+        """A group whose rewards are all equal has no advantage and, without a KL penalty, no gradient."""
+        counted = super().learnt_from(rollouts)
+        if self.method.beta:
+            return counted
+        return [i for i in counted if self.advantages_R[i]]
+
+    def counted(self, rollouts: Sequence[Rollout]) -> list[int]:
+        """Whose tokens the mean is over."""
+        masks, drops = self.method.mask_truncated_completions, self.method.zero_variance_groups == "drop"
+        return [
+            i
+            for i, rollout in enumerate(rollouts)
+            if not (masks and rollout.clipped) and not (drops and self.dead_R[i])
+        ]
+
+    def token_loss(self, packed: Packed, rows: Sequence[int]) -> ChunkLoss:
+        device, method = packed.row_N.device, self.method
+        advantages = self.advantages(packed, rows)
+        old_N = torch.tensor([logprob for row in rows for logprob in self.old_logprobs[row]], device=device)
+        reference_N = self._reference_logprobs(packed) if method.beta else None
+        epsilon_high = method.epsilon if method.epsilon_high is None else method.epsilon_high
+
+        def loss(logits_CV: torch.Tensor, which: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            logits_CV = logits_CV / self.sampling.temperature
+            logprobs_C = sampled_logprobs(logits_CV, packed.target_ids_N[which])
+            advantages_C, of_advantages = advantages(logprobs_C.detach(), which)
+            ratio_C = (logprobs_C - old_N[which]).exp()
+            clipped_C = ratio_C.clamp(1 - method.epsilon, 1 + epsilon_high)
+            loss_C = -torch.minimum(ratio_C * advantages_C, clipped_C * advantages_C)
+            low_C = (ratio_C < 1 - method.epsilon) & (advantages_C < 0)
+            high_C = (ratio_C > 1 + epsilon_high) & (advantages_C > 0)
+            reported = {
+                "entropy": entropy(logits_CV.detach().log_softmax(-1)),
+                "clip_ratio/low_mean": low_C.sum(),
+                "clip_ratio/high_mean": high_C.sum(),
+                **of_advantages,
+            }
+            if reference_N is not None:
+                away_C = reference_N[which] - logprobs_C
+                kl_C = away_C.exp() - away_C - 1
+                loss_C = loss_C + method.beta * kl_C
+                reported["kl"] = kl_C.sum()
+            return loss_C.sum(), reported
+
+        return loss
+
+    def advantages(self, packed: Packed, rows: Sequence[int]) -> Advantages:
+        """Of the predicted tokens of a micro-batch, by chunks: the same for all tokens of a rollout."""
+        advantages_N = self.advantages_R[list(rows)].to(packed.row_N.device)[packed.row_N]
+        return lambda logprobs_C, which: (advantages_N[which], {})
+
+    @torch.no_grad()
+    def _reference_logprobs(self, packed: Packed) -> torch.Tensor:
+        """Of the tokens that were written: [N]."""
+        if self.reference is not None:
+            return self.logprobs(self.reference, packed)
+        model = self.accelerator.unwrap_model(self.model)
+        with model.disable_adapter():
+            return self.logprobs(self.student, packed)
+
+    def logprobs(self, model: PreTrainedModel, packed: Packed) -> torch.Tensor:
+        """Of the tokens that were written, by another model, at the sampling temperature: [N]."""
+        hidden_ND, head = frozen_hidden_states(model, packed), head_of(model, self.vocabulary)
+        chunks = zip(hidden_ND.split(1024), packed.target_ids_N.split(1024), strict=True)
+        temperature = self.sampling.temperature
+        return torch.cat([sampled_logprobs(head.logits(hidden) / temperature, targets) for hidden, targets in chunks])

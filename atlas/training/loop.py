@@ -22,6 +22,7 @@ from atlas.training import checkpoints, load
 from atlas.training.budget import used_up
 from atlas.training.chat_template import check_chat_template
 from atlas.training.evaluation import Evaluator
+from atlas.training.export import export, write_model_cards
 from atlas.training.trainer import Measured, Recorder
 
 logger = logging.getLogger(__name__)
@@ -107,9 +108,7 @@ def planned_steps(spec: TrainingSpec, examples: int, prompts_per_step: int) -> i
     return max(1, ceil(spec.epochs * (examples // prompts_per_step)))
 
 
-def fit(
-    run: Run, trainer: Measured, prepared: Prepared, prompts_per_step: int, teacher: PreTrainedModel | None = None
-) -> Path:
+def fit(run: Run, trainer: Measured, prepared: Prepared, teacher: PreTrainedModel | None = None) -> Path:
     """Trains from the newest complete checkpoint, or from the start, to the planned step or the end of the budget,
     exports the model, and scores on test the checkpoint that was best on dev.
 
@@ -124,7 +123,6 @@ def fit(
     for reason in reasons:
         run.event("checkpoint_passed_over", reason)
     if step < planned and not used_up(run, step):
-        trainer.epochs_done = step // (len(prepared.examples) // prompts_per_step)
         with ExitStack() as training:
             recorder = Recorder(run, prepared.evaluator, teacher, training)
             trainer.remove_callback(PrinterCallback)
@@ -139,9 +137,10 @@ def fit(
         trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
         if prepared.evaluator.due(step, last=True):
             prepared.evaluator.student(trainer.model, step)
-    exported = _export(run, trainer, prepared.tokenizer)
+    exported = export(run, trainer.model, prepared.tokenizer)
     if prepared.evaluator.chooses:
         _score_test(run, trainer, prepared)
+    write_model_cards(run)
     return exported
 
 
@@ -154,15 +153,6 @@ def _rewind(run: Run, checkpoint: Path | None, step: int) -> None:
     run.summary.update(json.loads((checkpoint / checkpoints.SUMMARY).read_text()))
     run.rewind(step)
     run.event("resume", f"goes on after step {step}")
-
-
-def _export(run: Run, trainer: Measured, tokenizer: PreTrainedTokenizerBase) -> Path:
-    """The trained model (with LoRA: its adapter) and the tokenizer, for `from_pretrained`."""
-    run.progress("export")
-    staged = run.checkpoints / checkpoints.STAGING / "final"
-    trainer.model.save_pretrained(staged)
-    tokenizer.save_pretrained(staged)
-    return checkpoints.publish(staged, run.checkpoints / "final")
 
 
 def _score_test(run: Run, trainer: Measured, prepared: Prepared) -> None:

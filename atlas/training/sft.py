@@ -6,11 +6,11 @@ from typing import Any
 from datasets import Dataset
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
-from trl.trainer.utils import RepeatSampler
 
 from atlas.methods.sft import Sft
 from atlas.run import Run
 from atlas.training.loop import arguments, fit, prepare
+from atlas.training.order import Order
 from atlas.training.prompts import check_lengths, encode_prompts, encode_solution, render_prompt
 from atlas.training.trainer import Measured
 
@@ -36,15 +36,13 @@ def train(run: Run, method: Sft) -> Path:
         processing_class=tokenizer,
         peft_config=prepared.lora,
     )
-    return fit(run, trainer, prepared, batch_size)
+    return fit(run, trainer, prepared)
 
 
 class SftTrainer(Measured, SFTTrainer):
-    """Takes whole batches only, in an order that depends on the seed alone, as the on-policy trainers do."""
+    """Takes whole batches only, in the order in which the on-policy trainers take the same examples."""
 
-    def _get_train_sampler(self, dataset: Any = None) -> Any:
-        batch_size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        sampler = RepeatSampler(
-            self.train_dataset, mini_repeat_count=1, batch_size=batch_size, shuffle=True, seed=self.args.seed
-        )
-        return self.wind_forward(sampler)
+    def _get_train_sampler(self, dataset: Any = None) -> Order:
+        args = self.args
+        batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        return Order(args.max_steps, len(self.train_dataset), batch_size, args.seed)

@@ -16,7 +16,6 @@ from atlas.run import Run, Stopped
 from atlas.training import checkpoints
 from atlas.training.budget import used_up
 from atlas.training.evaluation import Evaluator
-from atlas.training.prompts import encode_prompts
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Trainer
@@ -41,8 +40,6 @@ class Measured(_Trainer):
 
     def __init__(self, run: Run, **kwargs: Any) -> None:
         self.run = run
-        self.epochs_done = 0
-        """Epochs before the checkpoint that is resumed from."""
         super().__init__(**kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -79,15 +76,6 @@ class Measured(_Trainer):
                 "add training.warmup_steps, or use dtype float32",
             )
 
-    def _get_train_sampler(self, dataset: Any = None) -> Any:
-        return self.wind_forward(super()._get_train_sampler(dataset))
-
-    def wind_forward(self, sampler: Any) -> Any:
-        """TRL's RepeatSampler draws every epoch's order from one generator, so a resumed run must skip the first."""
-        for _ in range(self.epochs_done):
-            torch.randperm(sampler.num_samples, generator=sampler.generator)
-        return sampler
-
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         run, step = self.run, self.state.global_step
         with run.clock.phase("checkpoint", training=False):
@@ -105,29 +93,6 @@ class Measured(_Trainer):
 
     def _send_telemetry(self) -> None:
         """None: Atlas talks to nobody unless the spec says so."""
-
-
-class OnPolicy(Measured):
-    """To be put before a TRL trainer that writes rollouts."""
-
-    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        return encode_prompts(self.processing_class, prompts), None, {}
-
-    def _generate(self, prompts: list[str]) -> Any:
-        with self.phase("generate"):
-            generated = super()._generate(prompts)
-        completion_ids = generated[1]
-        self.run.clock.rollouts += len(completion_ids)
-        self.run.clock.tokens_generated += sum(map(len, completion_ids))
-        return generated
-
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        """Rollouts come from the model as it is used: without dropout and, always, with the KV cache."""
-        self.model.eval()
-        try:
-            return super()._generate_single_turn(*args, **kwargs)
-        finally:
-            self.model.train()
 
 
 class Recorder(TrainerCallback):

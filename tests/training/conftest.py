@@ -18,6 +18,7 @@ from .tiny import Copying, character_tokenizer, save, tiny_llama
 def quick_garbage_collection() -> None:
     """Every training begins with a full collection; without the heap of the imports in it, it takes no time."""
     import atlas.training.gkd
+    import atlas.training.gkd_reward
     import atlas.training.grpo
     import atlas.training.sft  # noqa: F401
 
@@ -60,9 +61,9 @@ def make_run(tmp_path: Path, student: Path, teacher: Path, monkeypatch: pytest.M
             }
             if method["type"] != "evaluate":
                 job["training"] = {"max_steps": 4, "batch_size": 4, "learning_rate": 1e-3, "save_every_steps": 2}
-            if method["type"] == "gkd":
+            if method["type"] in ("gkd", "gkd_reward"):
                 job["teacher"] = {"model": str(teacher)}
-            if method["type"] in ("gkd", "grpo"):
+            if method["type"] in ("gkd", "grpo", "gkd_reward"):
                 job["sampling"] = {"max_completion_length": 6}
             for section, content in sections.items():
                 old = job.get(section)

@@ -1,50 +1,45 @@
 """What GRPO optimizes: each component of the reward, their weighted sum, and the coin of the control."""
 
 from itertools import pairwise
-from types import SimpleNamespace
 
 import pytest
 
 from atlas.datasets import Arithmetic
 from atlas.grading import Verdict
-from atlas.job import JobSpec
 from atlas.run import Stopped
-from atlas.training import grpo, trainer
+from atlas.training import grpo
+from atlas.training.rewards import reward_functions
 
 from .test_resume import stop_after
-from .tiny import names, series, train
+from .tiny import names, series, train, watch_steps
 
 GRPO = {"type": "grpo", "num_generations": 2}
 ALL = {"answer": 1.0, "format": 0.5, "random": 0.25}
 
 
-def functions(seed=0, examples=()):
-    job = {"student": {"model": "a/b"}, "method": GRPO, "dataset": {"type": "arithmetic"}, "sampling": {}}
-    job |= {"name": "job", "training": {"max_steps": 1}, "seed": seed}
-    return grpo.reward_functions(JobSpec.model_validate(job), examples)
-
-
 def coins(step, count=8, seed=0, completion="x"):
-    return functions(seed)["random"](completions=[completion] * count, trainer_state=SimpleNamespace(global_step=step))
+    dataset = Arithmetic()
+    examples = [None] * count
+    return reward_functions(dataset, seed)["random"](examples, [completion] * count, step)
 
 
-def rewarded(monkeypatch):
-    """(rewards by name, advantages) of every step, in order."""
+def rewards_of_steps(monkeypatch):
+    """The rewards of every step by name, in order."""
     seen = []
-    calculate = grpo.GrpoTrainer._calculate_rewards
-    compute_loss = trainer.Measured.compute_loss
+    build = grpo.reward_functions
 
-    def see_rewards(self, *args, **kwargs):
-        rewards_PF = calculate(self, *args, **kwargs)
-        seen.append((dict(zip(self.reward_func_names, rewards_PF.T.tolist(), strict=True)), []))
-        return rewards_PF
+    def watched(name, function):
+        def reward(examples, completions, step):
+            if step == len(seen):
+                seen.append({})
+            seen[step][name] = function(examples, completions, step)
+            return seen[step][name]
 
-    def see_advantages(self, model, inputs, *args, **kwargs):
-        seen[-1][1].extend(inputs["advantages"].tolist())
-        return compute_loss(self, model, inputs, *args, **kwargs)
+        return reward
 
-    monkeypatch.setattr(grpo.GrpoTrainer, "_calculate_rewards", see_rewards)
-    monkeypatch.setattr(trainer.Measured, "compute_loss", see_advantages)
+    monkeypatch.setattr(
+        grpo, "reward_functions", lambda *args: {name: watched(name, f) for name, f in build(*args).items()}
+    )
     return seen
 
 
@@ -52,17 +47,11 @@ def test_with_the_answer_alone_training_is_bit_equal_to_one_bare_reward(make_run
     weighted = make_run(GRPO | {"rewards": {"answer": 1.0}}, "weighted")
     train(weighted)
     bare = make_run(GRPO, "bare")
-    build = grpo.GrpoTrainer.__init__
 
-    def score(completions, index, **_):
-        examples = bare.job.dataset.load().train
-        return [bare.job.dataset.score(examples[i], text) for i, text in zip(index, completions, strict=True)]
+    def score(examples, completions, step):
+        return [bare.job.dataset.score(example, text) for example, text in zip(examples, completions, strict=True)]
 
-    def build_with_the_score(self, run, args, **kwargs):
-        args.reward_weights = None
-        build(self, run, args=args, **kwargs | {"reward_funcs": score})
-
-    monkeypatch.setattr(grpo.GrpoTrainer, "__init__", build_with_the_score)
+    monkeypatch.setattr(grpo, "reward_functions", lambda *args: {"answer": score})
     train(bare)
     for name in ("train/loss", "train/grad_norm", "train/reward"):
         assert series(weighted, name) == series(bare, name) != {}
@@ -71,19 +60,19 @@ def test_with_the_answer_alone_training_is_bit_equal_to_one_bare_reward(make_run
 
 
 def test_the_reward_is_the_weighted_sum_and_each_component_is_shown(make_run, monkeypatch):
-    seen = rewarded(monkeypatch)
+    seen, steps = rewards_of_steps(monkeypatch), watch_steps(monkeypatch)
     run = make_run(GRPO | {"rewards": ALL}, training={"max_steps": 3})
     verdicts = [Verdict(True, True), Verdict(True, False), Verdict(False, False), Verdict(True, True)]
     calls = iter(range(10**6))
     # `answer`, `format` and the evaluations ask in turn, about four completions each
     object.__setattr__(run.job.dataset, "grade", lambda example, text: verdicts[next(calls) % 4])
     train(run)
-    assert len(seen) == 3
-    for step, (rewards, advantages) in enumerate(seen, start=1):
+    assert len(seen) == len(steps) == 3
+    for step, (rewards, of_step) in enumerate(zip(seen, steps, strict=True), start=1):
         assert rewards["answer"] == [1, 0, 0, 1] and rewards["format"] == [1, 1, 0, 1]
         total = [sum(ALL[name] * rewards[name][i] for name in ALL) for i in range(4)]
         expected = [total[i] - (total[i - i % 2] + total[i - i % 2 + 1]) / 2 for i in range(4)]
-        assert sorted(advantages) == pytest.approx(sorted(expected))
+        assert of_step.advantages == pytest.approx(expected)
         assert series(run, "train/reward")[step] == pytest.approx(sum(total) / 4)
         for name in ALL:
             assert series(run, f"train/rewards/{name}/mean")[step] == sum(rewards[name]) / 4
@@ -105,11 +94,12 @@ def test_what_weighs_nothing_is_neither_computed_nor_shown(make_run):
 
 
 def test_format_rewards_any_answer_and_answer_only_the_right_one():
-    examples = Arithmetic().load().train[:1]
-    completions = [f"The answer is: {examples[0].answer}", "The answer is: -123456", "I do not know"]
-    answer, form = (functions(examples=examples)[name] for name in ("answer", "format"))
-    assert answer(completions=completions, index=[0, 0, 0]) == [1, 0, 0]
-    assert form(completions=completions, index=[0, 0, 0]) == [1, 1, 0]
+    dataset = Arithmetic()
+    (example,) = dataset.load().train[:1]
+    completions = [f"The answer is: {example.answer}", "The answer is: -123456", "I do not know"]
+    rewards = reward_functions(dataset, seed=0)
+    assert rewards["answer"]([example] * 3, completions, 0) == [1, 0, 0]
+    assert rewards["format"]([example] * 3, completions, 0) == [1, 1, 0]
 
 
 def test_the_coin_is_fair_thrown_for_each_completion_and_blind_to_it():

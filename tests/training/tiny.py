@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -12,6 +14,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from atlas.datasets.base import Dataset, Example, Splits
 from atlas.grading import Verdict
 from atlas.run import Run
+from atlas.training import engine
+from atlas.training.packing import Row
+from atlas.training.rollouts import Rollout
 
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz+=?.:\n "
 CHAT_TEMPLATE = "<bos>{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}\n{% endfor %}a:"
@@ -107,3 +112,41 @@ def train(run: Run) -> Path | None:
 
 def names(run: Run) -> Sequence[str]:
     return sorted({name for line in lines(run) for name in line.get("values", {})})
+
+
+@dataclass
+class Step:
+    """What an optimizer step of an on-policy method learnt from."""
+
+    rollouts: list[Rollout]
+    micro_batches: list[list[Row]] = field(default_factory=list)
+    """The rows that a loss was computed of, as they were packed together."""
+    advantages: list[float] = field(default_factory=list)
+    """Of the rollouts, for methods that have them."""
+
+    @property
+    def learnt(self) -> list[Row]:
+        return [row for batch in self.micro_batches for row in batch]
+
+    @property
+    def tokens_learnt(self) -> int:
+        return sum(len(completion) for _, completion in self.learnt)
+
+
+def watch_steps(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
+    """Everything that reaches a loss of gkd and grpo, in order."""
+    seen: list[Step] = []
+    backward, pack = engine.OnPolicyTrainer._backward, engine.pack
+
+    def see_rollouts(self: Any, rollouts: Sequence[Rollout]) -> Any:
+        advantages = self.advantages_R.tolist() if hasattr(self, "advantages_R") else []
+        seen.append(Step(list(rollouts), advantages=advantages))
+        return backward(self, rollouts)
+
+    def see_rows(rows: Sequence[Row], device: Any) -> Any:
+        seen[-1].micro_batches.append(list(rows))
+        return pack(rows, device)
+
+    monkeypatch.setattr(engine.OnPolicyTrainer, "_backward", see_rollouts)
+    monkeypatch.setattr(engine, "pack", see_rows)
+    return seen
