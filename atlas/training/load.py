@@ -115,17 +115,6 @@ def check_same_tokenizer(student: PreTrainedTokenizerBase, teacher: PreTrainedTo
     )
 
 
-def check_same_width(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-    """Raises RunFailed(`bad_model`) if the two heads have different numbers of logits."""
-    widths = logit_width(student), logit_width(teacher)
-    if widths[0] != widths[1]:
-        raise RunFailed(
-            "bad_model",
-            f"the student has {widths[0]} logits and the teacher {widths[1]}; their distributions are over different "
-            "sets, so choose a teacher of the student's width (different widths come in a later version)",
-        )
-
-
 def _read(spec: ModelSpec, cache: Path, *, trainable: bool) -> PreTrainedModel:
     """The model on the CPU."""
     source, options = _source(spec, cache), _hub_options(spec)
