@@ -49,8 +49,9 @@ class GrpoTrainer(OnPolicyTrainer):
 
     A is the reward less the mean of its group. r is the probability of the token over that at which it was written:
     each rollout is learnt from once, so it differs from 1 by rounding alone, and clipping is a guard against rollouts
-    that were written in another precision. KL is exp(d) - d - 1 with d = log reference - log student (eq. 4). The
-    reference is the student as it was loaded; with LoRA, without its adapters.
+    that were written in another precision. KL is (exp(d) - d - 1) r with d = log reference - log student: eq. 4 times
+    r, without which its gradient would not be that of the KL. The reference is the student as it was loaded; with LoRA,
+    without its adapters.
     """
 
     def __init__(self, run: Run, prepared: Prepared, method: Grpo) -> None:
@@ -129,7 +130,7 @@ class GrpoTrainer(OnPolicyTrainer):
             if reference_N is not None:
                 away_C = reference_N[which] - logprobs_C
                 kl_C = away_C.exp() - away_C - 1
-                loss_C = loss_C + method.beta * kl_C
+                loss_C = loss_C + method.beta * kl_C * ratio_C
                 reported["kl"] = kl_C.sum()
             return loss_C.sum(), reported
 

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel, TopKLogitsWarper, TopPLogitsWarper
 from transformers.cache_utils import Cache, DynamicLayer
 
+from atlas.errors import RunFailed
 from atlas.training.attention import own_attention
 from atlas.training.head import Head
 from atlas.training.packing import Row, pack
@@ -221,6 +222,12 @@ def _sample(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and their log-probabilities: the likeliest ones without a generator."""
     logprobs_BV = logits_BV.log_softmax(-1)
+    if bool(logprobs_BV[:, 0].isnan().any()):
+        raise RunFailed(
+            "non_finite_loss",
+            "the logits of the model are NaN or infinite while it writes; lower training.learning_rate, add "
+            "training.warmup_steps, or use dtype float32",
+        )
     if generator is None:
         best = logprobs_BV.max(-1)
         return best.indices, best.values

@@ -179,7 +179,6 @@ def test_grpo_agrees_with_the_grpo_trainer(make_run, strong, student, tmp_path, 
                 epsilon_high=method.get("epsilon_high"),
                 scale_rewards="group" if method.get("scale_rewards") else "none",
                 mask_truncated_completions=method.get("mask_truncated_completions", False),
-                use_bias_correction_kl=False,  # the KL term of arXiv:2402.03300, without the ratio as its factor
             )
         ),
         train_dataset=Dataset.from_dict({"prompt": PROMPTS}),

@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from atlas.errors import RunFailed
 from atlas.training import engine
 
-from .tiny import lines, series, train
+from .tiny import character_tokenizer, lines, save, series, train
 
 GRPO = {"type": "grpo", "num_generations": 2}
 
@@ -90,3 +91,13 @@ def _teacher(make_run, method):
         return {}
     teacher = make_run({"type": "gkd"}, "for-its-teacher").job.teacher
     return {"teacher": teacher.model_dump(), "sampling": {"max_completion_length": 6}}
+
+
+def test_weights_that_are_no_numbers_end_the_run_while_it_writes(make_run, student, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(student)
+    model.model.norm.weight.data[:] = torch.nan
+    path = save(tmp_path / "broken", model, character_tokenizer())
+    run = make_run(GRPO, student={"model": str(path)}, evaluation={"max_problems": 1})
+    with pytest.raises(RunFailed, match="NaN or infinite while it writes") as caught:
+        train(run)
+    assert caught.value.reason == "non_finite_loss"
