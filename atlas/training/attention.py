@@ -1,6 +1,6 @@
 """The attention of packed rows and of decoding, for every model that takes its attention from transformers' registry.
 
-B rows, H heads, K heads of keys and values (H a multiple of K), T queries, L keys, D size of a head.
+B rows, H heads, K heads of keys and values, G = H / K heads that share them, T queries, L keys, D size of a head.
 """
 
 from collections.abc import Iterator, Sequence
@@ -71,15 +71,19 @@ def _packed(
     sliding_window: int | None,
 ) -> torch.Tensor:
     groups = query_BHTD.shape[1] // key_BKLD.shape[1]
+    # Not slices: the gradient of each of those is a whole packed row of zeros around its own.
+    lengths = [segment.end - segment.start for segment in segments]
+    own = zip(*(states.split(lengths, dim=2) for states in (query_BHTD, key_BKLD, value_BKLD)), strict=True)
+    first: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     outputs = []
-    for segment in segments:
-        own = slice(segment.start, segment.end)
-        prefix = slice(segment.prefix_start, segment.prefix_end)
-        length, before = segment.end - segment.start, segment.prefix_end - segment.prefix_start
-        keys, values, mask_TL = key_BKLD[:, :, own], value_BKLD[:, :, own], None
+    for segment, length, (queries, keys, values) in zip(segments, lengths, own, strict=True):
+        before, mask_TL = segment.prefix_end - segment.prefix_start, None
         if before:
-            keys = torch.cat([key_BKLD[:, :, prefix], keys], dim=2)
-            values = torch.cat([value_BKLD[:, :, prefix], values], dim=2)
+            first_keys, first_values = first[segment.prefix_start]
+            keys = torch.cat([first_keys[:, :, :before], keys], dim=2)
+            values = torch.cat([first_values[:, :, :before], values], dim=2)
+        else:
+            first[segment.start] = keys, values
         narrow = sliding_window is not None and before + length > sliding_window
         if before or narrow:
             mask_TL = torch.ones(length, before + length, dtype=torch.bool, device=keys.device).tril(before)
@@ -88,7 +92,7 @@ def _packed(
                 mask_TL = mask_TL.triu(before - sliding_window + 1)
         outputs.append(
             scaled_dot_product_attention(
-                query_BHTD[:, :, own],
+                queries,
                 keys.repeat_interleave(groups, dim=1),
                 values.repeat_interleave(groups, dim=1),
                 attn_mask=mask_TL,
@@ -113,13 +117,14 @@ def _decoding(
     if sliding_window is not None and visible_BL.shape[1] > sliding_window:
         visible_BL = visible_BL.clone()
         visible_BL[:, :-sliding_window] = False
-    output = scaled_dot_product_attention(
-        query_BHTD.view(rows, key_BKLD.shape[1], -1, size),
-        key_BKLD,
-        value_BKLD,
-        attn_mask=visible_BL[:, None, None],
-        scale=scaling,
-    )
+    query_BKGD = query_BHTD.view(rows, key_BKLD.shape[1], -1, size)
+    mask_B11L = visible_BL[:, None, None]
+    if query_BHTD.device.type == "cpu":  # where the fused kernel takes up to three times as long for a few queries
+        scale = size**-0.5 if scaling is None else scaling
+        scores_BKGL = (query_BKGD * scale) @ key_BKLD.transpose(2, 3)
+        output = scores_BKGL.masked_fill_(~mask_B11L, -torch.inf).softmax(-1) @ value_BKLD
+    else:
+        output = scaled_dot_product_attention(query_BKGD, key_BKLD, value_BKLD, attn_mask=mask_B11L, scale=scaling)
     return output.reshape(rows, heads, 1, size)
 
 

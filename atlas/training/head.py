@@ -39,7 +39,10 @@ def head_of(model: PreTrainedModel, vocabulary: int) -> Head:
     if getattr(embeddings, "bias", None) is not None:
         raise RunFailed("bad_model", f"the head of {type(model).__name__} has a bias; choose a model without one")
     scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
-    return Head(embeddings.weight[:vocabulary], getattr(config, "final_logit_softcapping", None), scale)
+    weight_VD = embeddings.weight
+    if len(weight_VD) > vocabulary:  # the gradient of a slice is a copy of the whole
+        weight_VD = weight_VD[:vocabulary]
+    return Head(weight_VD, getattr(config, "final_logit_softcapping", None), scale)
 
 
 def hidden_states(model: PreTrainedModel, packed: Packed) -> torch.Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from atlas.training.head import Head
 
@@ -59,11 +60,21 @@ class _LinearLoss(torch.autograd.Function):
             if hidden_grad_ND is not None:
                 hidden_grad_ND[which] = (grad_CV @ weight_VD.to(grad_CV.dtype)).to(hidden_ND.dtype)
             if weight_grad_VD is not None:
-                weight_grad_VD += (grad_CV.t() @ hidden_ND[which].to(grad_CV.dtype)).to(weight_VD.dtype)
+                _add_product(weight_grad_VD, grad_CV.t(), hidden_ND[which])
         ctx.save_for_backward(hidden_grad_ND, weight_grad_VD)
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grads = [None if saved is None else saved * grad.to(saved.dtype) for saved in ctx.saved_tensors]
+        """May be called once: the gradients are handed on in the memory that they were made in."""
+        grads = [None if saved is None else saved.mul_(grad.to(saved.dtype)) for saved in ctx.saved_tensors]
         return (*grads, None, None, None, None)
+
+
+def _add_product(sum_VD: torch.Tensor, left_VC: torch.Tensor, right_CD: torch.Tensor) -> None:
+    """In place, without another [V, D] where the types are the same."""
+    if left_VC.dtype == right_CD.dtype == sum_VD.dtype:
+        sum_VD.addmm_(left_VC, right_CD)
+    else:
+        sum_VD += (left_VC @ right_CD.to(left_VC.dtype)).to(sum_VD.dtype)
