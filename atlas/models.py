@@ -166,6 +166,11 @@ def _size(config: dict[str, Any], family: _Family) -> ModelSize:
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 PROMPT_TOKENS = 256
 """Length of a prompt that the estimate assumes, since it does not read the dataset."""
+MICRO_BATCH_TOKENS = 2048
+"""Tokens of a packed micro-batch of the on-policy engine on a CPU. On a GPU it takes more where there is room."""
+CHUNK_LOGITS = 2**23
+"""Logits that the on-policy engine has at once: large enough to keep a processor busy, small enough that some copies of
+them do not matter."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,9 @@ def estimate_peak_bytes(job: "JobSpec") -> Estimate | None:
     LoRA: T = sum of r (inputs + outputs) over the adapted modules, in float32;
     activations m S layers (8 hidden + 4 intermediate + 2 (queries + 2 keys)) b, after arXiv:2205.05198, eq. 1, for a
     gated MLP and without the attention matrix; with checkpointing m S hidden b per layer, and one layer in full;
-    logits m S vocabulary 4 bytes, twice for their gradient, and once more for a teacher's;
+    logits m S vocabulary 4 bytes, twice for their gradient;
+    for methods that learn from rollouts m S is at most MICRO_BATCH_TOKENS unless `micro_batch_size` says otherwise, and
+    four copies of at most CHUNK_LOGITS logits are there at once, with a teacher six;
     KV cache 2 layers keys b (S per sequence) for the larger of rollouts and evaluation batch.
     """
     student = describe(job.student)
@@ -211,10 +218,15 @@ def estimate_peak_bytes(job: "JobSpec") -> Estimate | None:
             cached_tokens, job.training.batch_size * (PROMPT_TOKENS + job.sampling.max_completion_length)
         )
     trained, trained_bytes = _trained(job, student, weight_bytes)
-    tokens, activations = 0, 0
+    tokens, activations, logits = 0, 0, 0
     if job.training:
         tokens = (job.training.micro_batch_size or job.training.batch_size) * (PROMPT_TOKENS + longest)
+        if job.method.samples_rollouts and job.training.micro_batch_size is None:
+            tokens = min(tokens, MICRO_BATCH_TOKENS)
         activations = tokens * activation_bytes_per_token(job, student)
+        logits = 2 * tokens * student.vocabulary
+        if job.method.samples_rollouts:
+            logits = (6 if job.teacher else 4) * min(tokens * student.vocabulary, CHUNK_LOGITS)
     copies = 2 if job.method.type == "grpo" and job.method.beta > 0 and not job.student.lora else 1
     return Estimate(
         weights_bytes=copies * student.parameters * weight_bytes + (trained * trained_bytes if job.student.lora else 0),
@@ -222,7 +234,7 @@ def estimate_peak_bytes(job: "JobSpec") -> Estimate | None:
         optimizer_bytes=2 * trained * trained_bytes,
         gradients_bytes=trained * trained_bytes,
         activations_bytes=activations,
-        logits_bytes=tokens * student.vocabulary * 4 * (3 if job.teacher else 2),
+        logits_bytes=4 * logits,
         kv_cache_bytes=2 * student.layers * student.keys * weight_bytes * cached_tokens,
     )
 

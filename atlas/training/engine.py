@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from atlas.datasets.base import Example
 from atlas.errors import RunFailed
 from atlas.job import JobSpec
-from atlas.models import activation_bytes_per_token, describe, estimate_peak_bytes
+from atlas.models import MICRO_BATCH_TOKENS, activation_bytes_per_token, describe, estimate_peak_bytes
 from atlas.private import open_private
 from atlas.run import Run
 from atlas.training.attention import own_attention
@@ -37,8 +37,8 @@ from atlas.training.prompts import encode_prompts, render_prompt
 from atlas.training.rollouts import Rollout, roll_out
 from atlas.training.trainer import Measured
 
-_CPU_TOKENS, _LEAST_TOKENS, _MOST_TOKENS = 2048, 64, 65536
-"""Tokens of a packed micro-batch on a CPU, and bounds of what a GPU's memory is found to allow."""
+_LEAST_TOKENS, _MOST_TOKENS = 64, 65536
+"""Bounds of the tokens of a packed micro-batch, whatever a GPU's memory allows."""
 _SHARE = 0.5
 """Of the free memory, what the activations of a micro-batch may take by estimate."""
 T = TypeVar("T")
@@ -275,7 +275,7 @@ def _affordable_tokens(job: JobSpec, device: torch.device) -> int:
     and the optimizer's moments that are still to come."""
     size = describe(job.student)
     if device.type != "cuda" or size is None:
-        return _CPU_TOKENS
+        return MICRO_BATCH_TOKENS
     estimate = estimate_peak_bytes(job)
     coming_bytes = estimate.gradients_bytes + estimate.optimizer_bytes if estimate else 0
     free_bytes, _ = torch.cuda.mem_get_info(device)

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from atlas.models import CHUNK_LOGITS
 from atlas.training.head import Head
 
 ChunkLoss = Callable[[torch.Tensor, slice], tuple[torch.Tensor, Mapping[str, torch.Tensor]]]
 """(logits_CV in float32, which of the N) -> (sum of the loss over the chunk, other sums to report)."""
-_CHUNK_ELEMENTS = 2**23
-"""C x V: large enough to keep the processor busy, small enough that some copies of it do not matter."""
 
 
 def linear_loss(
@@ -26,7 +25,7 @@ def linear_loss(
     and the logits are computed once: three matrix products for each chunk (two where the head is frozen).
     """
     sums: dict[str, torch.Tensor] = {}
-    chunk = max(1, _CHUNK_ELEMENTS // head.weight_VD.shape[0])
+    chunk = max(1, CHUNK_LOGITS // head.weight_VD.shape[0])
     return _LinearLoss.apply(hidden_ND, head.weight_VD, head, chunk_loss, chunk, sums), sums
 
 

@@ -47,7 +47,7 @@ HEADS = {"plain": {}, "softcap": {"softcap": 1.5}, "scale": {"scale": 0.25}, "bo
 @pytest.mark.parametrize("options", HEADS.values(), ids=HEADS)
 @pytest.mark.parametrize("chunk", [1, 3, 4, 5, 9, 10, 11, 1000])  # 3, 4 and 9 leave an uneven rest
 def test_value_and_gradients_are_those_of_autograd_on_all_logits(tensors, monkeypatch, chunk, options):
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", chunk * V)
+    monkeypatch.setattr(module, "CHUNK_LOGITS", chunk * V)
     hidden_ND, weight_VD, target_NV = tensors
     expected = reference(hidden_ND, weight_VD, target_NV, **options)
     hidden_ND.requires_grad_(), weight_VD.requires_grad_()
@@ -62,7 +62,7 @@ def test_value_and_gradients_are_those_of_autograd_on_all_logits(tensors, monkey
 
 
 def test_no_more_logits_are_there_at_once_than_a_chunk_has(tensors, monkeypatch):
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 4 * V + 6)
+    monkeypatch.setattr(module, "CHUNK_LOGITS", 4 * V + 6)
     hidden_ND, weight_VD, target_NV = tensors
     seen = []
 
@@ -76,7 +76,7 @@ def test_no_more_logits_are_there_at_once_than_a_chunk_has(tensors, monkeypatch)
 
 @pytest.mark.parametrize("factor", [0.0, 0.125, -3.0])
 def test_a_factor_of_the_loss_is_a_factor_of_its_gradients(tensors, monkeypatch, factor):
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 3 * V)
+    monkeypatch.setattr(module, "CHUNK_LOGITS", 3 * V)
     hidden_ND, weight_VD, target_NV = tensors
     _, hidden_grad_ND, weight_grad_VD, _ = reference(hidden_ND, weight_VD, target_NV)
     hidden_ND.requires_grad_(), weight_VD.requires_grad_()
@@ -124,7 +124,7 @@ def test_a_head_cut_to_the_vocabulary_gives_the_columns_beyond_no_gradient(tenso
 
 
 def test_a_chunk_without_a_gradient_has_gradient_zero(tensors, monkeypatch):
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 5 * V)
+    monkeypatch.setattr(module, "CHUNK_LOGITS", 5 * V)
     hidden_ND, weight_VD, target_NV = tensors
     _, hidden_grad_ND, _, _ = reference(hidden_ND, weight_VD, target_NV)
 
