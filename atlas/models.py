@@ -166,8 +166,11 @@ def _size(config: dict[str, Any], family: _Family) -> ModelSize:
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 PROMPT_TOKENS = 256
 """Length of a prompt that the estimate assumes, since it does not read the dataset."""
-MICRO_BATCH_TOKENS = 2048
-"""Tokens of a packed micro-batch of the on-policy engine on a CPU. On a GPU it takes more where there is room."""
+MICRO_BATCH_BYTES = 3 * 2**28
+"""What the activations of a packed micro-batch of the on-policy engine may take on a CPU: more is no faster there. On a
+GPU it takes more where there is room."""
+MICRO_BATCH_TOKENS = (64, 4096)
+"""And at least and at most so many tokens, whatever a token takes."""
 CHUNK_LOGITS = 2**23
 """Logits that the on-policy engine has at once: large enough to keep a processor busy, small enough that some copies of
 them do not matter."""
@@ -202,8 +205,8 @@ def estimate_peak_bytes(job: "JobSpec") -> Estimate | None:
     activations m S layers (8 hidden + 4 intermediate + 2 (queries + 2 keys)) b, after arXiv:2205.05198, eq. 1, for a
     gated MLP and without the attention matrix; with checkpointing m S hidden b per layer, and one layer in full;
     logits m S vocabulary 4 bytes, twice for their gradient;
-    for methods that learn from rollouts m S is at most MICRO_BATCH_TOKENS unless `micro_batch_size` says otherwise, and
-    four copies of at most CHUNK_LOGITS logits are there at once, with a teacher six;
+    for methods that learn from rollouts m S is what MICRO_BATCH_BYTES allows unless `micro_batch_size` says
+    otherwise, and four copies of at most CHUNK_LOGITS logits are there at once, with a teacher six;
     KV cache 2 layers keys b (S per sequence) for the larger of rollouts and evaluation batch.
     """
     student = describe(job.student)
@@ -222,7 +225,7 @@ def estimate_peak_bytes(job: "JobSpec") -> Estimate | None:
     if job.training:
         tokens = (job.training.micro_batch_size or job.training.batch_size) * (PROMPT_TOKENS + longest)
         if job.method.samples_rollouts and job.training.micro_batch_size is None:
-            tokens = min(tokens, MICRO_BATCH_TOKENS)
+            tokens = min(tokens, micro_batch_tokens(job, student))
         activations = tokens * activation_bytes_per_token(job, student)
         logits = 2 * tokens * student.vocabulary
         if job.method.samples_rollouts:
@@ -245,6 +248,12 @@ def activation_bytes_per_token(job: "JobSpec", size: ModelSize) -> int:
     checkpointing = job.training is not None and job.training.gradient_checkpointing
     kept = size.layers * size.hidden + layer if checkpointing else size.layers * layer
     return kept * _weight_bytes(job.student, size, trained=job.training is not None)
+
+
+def micro_batch_tokens(job: "JobSpec", size: ModelSize) -> int:
+    """How many tokens the on-policy engine forwards at once on a CPU."""
+    least, most = MICRO_BATCH_TOKENS
+    return min(most, max(least, MICRO_BATCH_BYTES // activation_bytes_per_token(job, size)))
 
 
 def checkpoint_bytes(job: "JobSpec") -> int:

@@ -22,7 +22,13 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from atlas.datasets.base import Example
 from atlas.errors import RunFailed
 from atlas.job import JobSpec
-from atlas.models import MICRO_BATCH_TOKENS, activation_bytes_per_token, describe, estimate_peak_bytes
+from atlas.models import (
+    MICRO_BATCH_TOKENS,
+    activation_bytes_per_token,
+    describe,
+    estimate_peak_bytes,
+    micro_batch_tokens,
+)
 from atlas.private import open_private
 from atlas.run import Run
 from atlas.training.attention import own_attention
@@ -274,8 +280,10 @@ def _affordable_tokens(job: JobSpec, device: torch.device) -> int:
     """Tokens of a micro-batch whose activations fit into a share of the memory that is free now, beside the gradients
     and the optimizer's moments that are still to come."""
     size = describe(job.student)
-    if device.type != "cuda" or size is None:
-        return MICRO_BATCH_TOKENS
+    if size is None:
+        return MICRO_BATCH_TOKENS[1]
+    if device.type != "cuda":
+        return micro_batch_tokens(job, size)
     estimate = estimate_peak_bytes(job)
     coming_bytes = estimate.gradients_bytes + estimate.optimizer_bytes if estimate else 0
     free_bytes, _ = torch.cuda.mem_get_info(device)

@@ -26,7 +26,7 @@ def test_running_out_of_memory_halves_the_micro_batch_and_changes_no_number(make
         return hidden_states(model, packed)
 
     monkeypatch.setattr(engine, "hidden_states", small)
-    monkeypatch.setattr(engine, "MICRO_BATCH_TOKENS", 100)
+    monkeypatch.setattr(engine, "_affordable_tokens", lambda job, device: 100)
     monkeypatch.setattr(engine, "_LEAST_TOKENS", 8)
     tight = make_run({"type": "gkd"}, "tight", training={"max_steps": 2})
     train(tight)
