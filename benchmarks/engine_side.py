@@ -246,6 +246,7 @@ def agreement(request: Request, directory: Path) -> dict[str, Any]:
         request = Request(**asdict(request) | {"what": what, "micro_batch": request.rows})
         other, _, _ = _trl(request, directory)
         other.model.train()
+        other.current_gradient_accumulation_steps = 1  # which `train` would set
         inputs = _padded(what, written, trainer, tokens)
         other_loss = other.compute_loss(other.model, inputs, num_items_in_batch=torch.tensor(tokens))
         other_loss.backward()
