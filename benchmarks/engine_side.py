@@ -152,7 +152,8 @@ def force_atlas(lengths: Lengths, eos: int) -> None:
         written += 1
         ends = [length == written for length in alive]
         alive = [length for length in alive if length > written]
-        return sample(force(logits, ends, eos), *rest)
+        tokens, _ = sample(force(logits, ends, eos), *rest)
+        return tokens, logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]  # as if they had not been forced
 
     engine.roll_out, rollouts._sample = forced_roll_out, forced_sample
 
