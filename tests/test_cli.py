@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from atlas import scheduler
 from atlas.cli import app
-from atlas.cli.tables import duration, exit_code, print_comparison, printable, run_table
+from atlas.cli.tables import exit_code, print_comparison, printable, run_table
+from atlas.duration import duration
 from atlas.store import RunRecord, Store
 
 SPEC = """

@@ -8,7 +8,8 @@ from collections import Counter
 import typer
 from rich.table import Table
 
-from atlas.cli.tables import console_for, duration, printable, rate_with_interval, run_table, steps_done
+from atlas.cli.tables import console_for, printable, rate_with_interval, run_table, steps_done
+from atlas.duration import duration
 from atlas.errors import NotFoundError, UsageError
 from atlas.store import ExperimentRecord, RunRecord, Store
 

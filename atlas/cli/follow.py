@@ -14,12 +14,12 @@ from atlas.cli.options import POLL_SECONDS
 from atlas.cli.tables import (
     NOT_FINISHED,
     columns_that_fit,
-    duration,
     failure_text,
     printable,
     rate_with_interval,
     run_table,
 )
+from atlas.duration import duration
 from atlas.store import AT_REST, RunRecord, Store
 
 _COLUMNS = ("run", "now", "step", "pass rate", "ETA", "loss", "rate")

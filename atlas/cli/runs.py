@@ -126,7 +126,8 @@ def reindex() -> None:
 
 
 def _print_runs(store: "Store", runs: "list[RunRecord]") -> None:
-    from atlas.cli.tables import console_for, duration, rate_with_interval, run_table, steps_done
+    from atlas.cli.tables import console_for, rate_with_interval, run_table, steps_done
+    from atlas.duration import duration
 
     table = run_table(runs)
     for column in ("state", "method", "student", "teacher", "step", "pass rate", "age"):
@@ -161,7 +162,6 @@ def _print_spec(run: "RunRecord", as_json: bool) -> None:
 def _print_run(store: "Store", run: "RunRecord") -> None:
     from atlas.cli.experiments import memberships
     from atlas.cli.tables import (
-        duration,
         failure_text,
         percent_with_interval,
         printable,
@@ -170,6 +170,7 @@ def _print_run(store: "Store", run: "RunRecord") -> None:
         summary_of,
         wandb_text,
     )
+    from atlas.duration import duration
 
     teacher = f" <- {run.teacher}" if run.teacher else ""
     seed = json.loads(store.spec(run.id))["seed"]

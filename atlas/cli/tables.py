@@ -68,8 +68,7 @@ def print_comparison(store: Store, runs: Sequence[RunRecord], experiments: Seque
 
     console = console_for(sys.stdout)
     records = [store.experiment(experiment) for experiment in experiments]
-    covered = {member.run_id for record in records for member in record.runs}
-    covered |= {run_id for record in records for run_id in record.baselines.values()}
+    covered = {run_id for record in records for run_id in record.run_ids}
     alone = list(dict.fromkeys(run.id for run in runs if run.id not in covered))
     for references in [*([record.id] for record in records), *([alone] if alone else [])]:
         comparison = collect(store, references, force=True)
@@ -133,20 +132,6 @@ def rate_with_interval(metrics: Mapping[str, float], name: str = "eval/pass_rate
 
 def percent_with_interval(rate: float, low: float, high: float) -> str:
     return f"{100 * rate:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
-
-
-def duration(seconds: float) -> str:
-    """`45s`, `12m 05s`, `3h 07m`, `2d 04h`."""
-    if not math.isfinite(seconds):
-        return "?"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
 
 
 def failure_text(run: RunRecord) -> str:

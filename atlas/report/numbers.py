@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from atlas.analysis.curves import Reached
 from atlas.analysis.seeds import MeanError, Pooled
 from atlas.comparison.wording import DeviceTime, count, counted_noun, number
+from atlas.duration import duration as whole_duration
 from atlas.report.document import Cell, Missing
 
 
@@ -54,17 +55,8 @@ def ratio(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`4.2s`, `45s`, `12m 05s`, `3h 07m`, `2d 04h`; `?` if it is no number."""
-    if not math.isfinite(seconds):
-        return "?"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f}s" if seconds < 9.95 else f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+    """`atlas.duration`, with a decimal below ten seconds: `4.2s`."""
+    return f"{seconds:.1f}s" if math.isfinite(seconds) and seconds < 9.95 else whole_duration(seconds)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from atlas.training.compatibility import why_not_ours
 from atlas.training.generation import causal_model, eos_token_ids
 from atlas.training.head import head_of, hidden_states
 from atlas.training.linear_loss import ChunkLoss, linear_loss
+from atlas.training.load import vocabulary_size
 from atlas.training.loop import Prepared, arguments
 from atlas.training.order import Order
 from atlas.training.packing import Packed, micro_batches, pack
@@ -61,7 +62,7 @@ class OnPolicyTrainer(Measured, Trainer):
         self.examples, self.tokenizer = prepared.examples, prepared.tokenizer
         rendered = [render_prompt(self.tokenizer, example.messages) for example in self.examples]
         self.prompts = encode_prompts(self.tokenizer, rendered)
-        self.vocabulary = max(self.tokenizer.get_vocab().values()) + 1
+        self.vocabulary = vocabulary_size(self.tokenizer)
         require_ours(prepared.student, self.vocabulary, "student")
         model = _with_adapters(prepared.student, prepared.lora)
         args = arguments(run, TrainingArguments, prompts_per_step, len(self.examples), remove_unused_columns=False)

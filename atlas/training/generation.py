@@ -10,6 +10,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from atlas.training.compatibility import why_not_ours
 from atlas.training.head import head_of
+from atlas.training.load import vocabulary_size
 from atlas.training.prompts import encode_prompts
 from atlas.training.rollouts import Decoding, roll_out
 
@@ -44,7 +45,7 @@ def generate(
     rows = encode_prompts(tokenizer, prompts)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     decoding = Decoding(temperature, max_completion_length, top_p, top_k)
-    vocabulary = max(tokenizer.get_vocab().values()) + 1
+    vocabulary = vocabulary_size(tokenizer)
     model = causal_model(model)
     write = _write_plainly if why_not_ours(model, vocabulary) else _write
     completions: dict[int, Completion] = {}

@@ -90,9 +90,14 @@ def logit_width(model: PreTrainedModel) -> int:
     return model.get_output_embeddings().weight.shape[0]
 
 
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """One more than the highest token id that the tokenizer has."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises RunFailed(`bad_model`) if the tokenizer has ids that the model does not know."""
-    highest = max(tokenizer.get_vocab().values())
+    highest = vocabulary_size(tokenizer) - 1
     if highest >= logit_width(model):
         raise RunFailed(
             "bad_model",

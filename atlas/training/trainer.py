@@ -28,15 +28,12 @@ _NOT_LOGGED = (
     "num_tokens",
     "step_time",
     "epoch",
-    "rewards/answer/std",  # the spread of a 0 or 1 follows from its mean
-    "rewards/format/std",
-    "rewards/random/std",
 )
 """What TRL says that our clocks say exactly (its counts restart when a run resumes), or that it says twice."""
 
 
 class Measured(_Trainer):
-    """To be put before a TRL trainer: `class Sft(Measured, SFTTrainer)`."""
+    """To be put before a trainer: `class Sft(Measured, SFTTrainer)`."""
 
     def __init__(self, run: Run, **kwargs: Any) -> None:
         self.run = run
@@ -49,8 +46,7 @@ class Measured(_Trainer):
         return loss
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        mask = inputs["completion_mask"] if "completion_mask" in inputs else inputs["labels"][:, 1:] != -100
-        self.run.clock.tokens_trained += int(mask.sum())
+        self.run.clock.tokens_trained += int((inputs["labels"][:, 1:] != -100).sum())
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     @contextmanager
