@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from conftest import run
+from made_by_hand import run
 
 from atlas.comparison.arms import arm_results
 from atlas.report.chart import INK, pass_rate_chart, phase_chart, themed

@@ -2,7 +2,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from conftest import AT_SECONDS, ENVIRONMENT, SPEC_TEXT, compared, job, run
+from made_by_hand import AT_SECONDS, ENVIRONMENT, SPEC_TEXT, compared, job, run
 
 from atlas.report import conditions, results
 from atlas.report.contents import document

@@ -3,7 +3,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from conftest import AT_SECONDS
+from made_by_hand import AT_SECONDS
 from markdown_it import MarkdownIt
 
 from atlas.errors import UsageError
