@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -15,18 +16,19 @@ from atlas.errors import Problem, SpecError
 from atlas.executors import AnyExecutor, LocalExecutor
 from atlas.methods import AnyMethod
 from atlas.model_checks import check_model, check_pair
-from atlas.models import context_length
+from atlas.models import config_of, context_length
 from atlas.network import has_key
+from atlas.provenance import gpus
 from atlas.source import Source, read
 from atlas.spec import (
     SPEC_VERSION,
     BudgetSpec,
     EvaluationSpec,
-    ModelSpec,
     ResourcesSpec,
     SamplingSpec,
     Spec,
     StudentSpec,
+    TeacherSpec,
     TrainingSpec,
     WandbSpec,
 )
@@ -48,7 +50,7 @@ class JobSpec(Spec):
     """Name of the job: a-z 0-9 - _ . only. Runs of the same name are compared by `atlas plan`."""
     student: StudentSpec
     """The model that learns."""
-    teacher: ModelSpec | None = None
+    teacher: TeacherSpec | None = None
     """The model that is learnt from, for methods that have one."""
     method: AnyMethod
     """The way of learning."""
@@ -120,6 +122,7 @@ def _problems(job: JobSpec) -> Iterator[Problem]:
     yield from check_model(job.student, "student")
     if job.teacher is not None:
         yield from check_model(job.teacher, "teacher")
+        yield from _quantization_problems(job, job.teacher)
     if job.teacher is not None and job.method.needs_teacher:
         yield from check_pair(job.student, job.teacher)
     if job.student.from_scratch and job.method.type != "sft":
@@ -166,6 +169,33 @@ def _data_problems(job: JobSpec) -> Iterator[Problem]:
             "use a dataset with solutions, or method gkd with lmbda 1, or grpo",
             "dataset",
         )
+
+
+def _quantization_problems(job: JobSpec, teacher: TeacherSpec) -> Iterator[Problem]:
+    if teacher.quantization is None:
+        return
+    key = "teacher.quantization"
+    stored = (config_of(teacher) or {}).get("quantization_config")
+    if stored is not None:
+        method = stored.get("quant_method", "unknown") if isinstance(stored, dict) else "unknown"
+        yield Problem(f"the teacher's weights are quantized already (quant_method {method!r}); remove this", key)
+    if _lacks(job, "torchao"):
+        yield Problem("needs torchao, which is not installed; pip install 'atlas[quantization]'", key)
+    if teacher.quantization != "int4":
+        return
+    if teacher.dtype not in ("auto", "bfloat16"):
+        yield Problem(f"int4 computes in bfloat16, so {teacher.dtype} would be ignored; remove it", "teacher.dtype")
+    if _without_gpu(job):
+        yield Problem("int4 needs a GPU, and this job has none; use int8 or fp8", key)
+
+
+def _lacks(job: JobSpec, package: str) -> bool:
+    """Whether the job runs on this machine, as far as that is known, and the package is not there."""
+    return isinstance(job.executor, LocalExecutor) and find_spec(package) is None
+
+
+def _without_gpu(job: JobSpec) -> bool:
+    return job.resources.gpus == 0 or (isinstance(job.executor, LocalExecutor) and not gpus())
 
 
 def _context_problems(job: JobSpec) -> Iterator[Problem]:

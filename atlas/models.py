@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas.network import why_unreachable
-from atlas.spec import ModelSpec, StudentSpec, is_local
+from atlas.spec import ModelSpec, StudentSpec, TeacherSpec, is_local
 
 if TYPE_CHECKING:
     from atlas.job import JobSpec
@@ -164,6 +164,8 @@ def _size(config: dict[str, Any], family: _Family) -> ModelSize:
 
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+_QUANTIZED_BYTES = {"int8": 1.0, "fp8": 1.0, "int4": 0.5}
+"""Of a weight of a linear layer, without the scales: less than a tenth more."""
 PROMPT_TOKENS = 256
 """Length of a prompt that the estimate assumes, since it does not read the dataset."""
 MICRO_BATCH_BYTES = 3 * 2**28
@@ -200,7 +202,8 @@ def estimate_peak_bytes(job: "JobSpec") -> Estimate | None:
 
     With P parameters of which T are trained, b bytes per weight, S = PROMPT_TOKENS + completion tokens,
     m = micro_batch_size:
-    weights P b (a reference model for `grpo` with `beta` > 0: twice); teacher likewise; gradients T b; AdamW 2 T b;
+    weights P b (a reference model for `grpo` with `beta` > 0: twice); teacher likewise, less its quantization;
+    gradients T b; AdamW 2 T b;
     LoRA: T = sum of r (inputs + outputs) over the adapted modules, in float32;
     activations m S layers (8 hidden + 4 intermediate + 2 (queries + 2 keys)) b, after arXiv:2205.05198, eq. 1, for a
     gated MLP and without the attention matrix; with checkpointing m S hidden b per layer, and one layer in full;
@@ -233,7 +236,7 @@ def estimate_peak_bytes(job: "JobSpec") -> Estimate | None:
     copies = 2 if job.method.type == "grpo" and job.method.beta > 0 and not job.student.lora else 1
     return Estimate(
         weights_bytes=copies * student.parameters * weight_bytes + (trained * trained_bytes if job.student.lora else 0),
-        teacher_bytes=teacher.parameters * _weight_bytes(job.teacher, teacher, False) if job.teacher and teacher else 0,
+        teacher_bytes=_teacher_bytes(job.teacher, teacher) if job.teacher and teacher else 0,
         optimizer_bytes=2 * trained * trained_bytes,
         gradients_bytes=trained * trained_bytes,
         activations_bytes=activations,
@@ -276,6 +279,15 @@ def _weight_bytes(spec: ModelSpec, size: ModelSize, trained: bool) -> int:
     full = trained and not (isinstance(spec, StudentSpec) and spec.lora)
     name = spec.dtype if spec.dtype != "auto" else "float32" if full else size.dtype
     return _BYTES.get(name.removeprefix("torch."), 4)
+
+
+def _teacher_bytes(spec: TeacherSpec, size: ModelSize) -> int:
+    """Of the weights: embeddings, head, norms and biases are never quantized."""
+    weight_bytes = _weight_bytes(spec, size, trained=False)
+    if spec.quantization is None:
+        return size.parameters * weight_bytes
+    linear = size.layers * sum(inputs * outputs for inputs, outputs in size.linears.values())
+    return int(linear * _QUANTIZED_BYTES[spec.quantization]) + (size.parameters - linear) * weight_bytes
 
 
 def _trained(job: "JobSpec", size: ModelSize, weight_bytes: int) -> tuple[int, int]:

@@ -146,6 +146,16 @@ class StudentSpec(ModelSpec):
     """Start from random weights: `model` then needs only a config and a tokenizer."""
 
 
+class TeacherSpec(ModelSpec):
+    """The model that is learnt from."""
+
+    quantization: Literal["int8", "int4", "fp8"] | None = None
+    """Hold the weights of the linear layers in fewer bits, quantized as they are loaded; embeddings and head stay as
+    they are. Of a bfloat16 teacher's layers `int8` and `fp8` take half the memory and `int4` a quarter; the student
+    then learns from a slightly different distribution. Needs torchao: `pip install 'atlas[quantization]'`; `int4` also
+    a GPU of compute capability 8.0. `int8` and `fp8` were run on a CPU only, `int4` never. Default: as stored."""
+
+
 class TrainingSpec(Spec):
     """The optimizer's loop. Every method reads the same fields in the same way."""
 

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,17 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TorchAoConfig,
+)
 
 from atlas.errors import RunFailed
-from atlas.spec import LoraSpec, ModelSpec, StudentSpec, is_local
+from atlas.spec import LoraSpec, ModelSpec, StudentSpec, TeacherSpec, is_local
 from atlas.training.gguf import converted
 
 logger = logging.getLogger(__name__)
@@ -51,7 +59,8 @@ def load_model(spec: ModelSpec, cache: Path, *, trainable: bool) -> PreTrainedMo
     """A model on this worker's device; frozen and in eval mode unless `trainable`.
 
     `dtype: auto` is float32 for a student whose own weights are trained, and as stored otherwise, but never a half
-    precision on a CPU, where it is slower than float32. Raises RunFailed as `load_tokenizer` does.
+    precision on a CPU, where it is slower than float32; bfloat16 for int4. Raises RunFailed as `load_tokenizer` does,
+    and `missing_package` or `bad_model` for a teacher that cannot be quantized here.
     """
     model = _read(spec, cache, trainable=trainable)
     _count_positions_from_mask(model)
@@ -121,7 +130,7 @@ def check_same_tokenizer(student: PreTrainedTokenizerBase, teacher: PreTrainedTo
 
 
 def _read(spec: ModelSpec, cache: Path, *, trainable: bool) -> PreTrainedModel:
-    """The model on the CPU."""
+    """The model on the CPU; a quantized one where it stays."""
     source, options = _source(spec, cache), _hub_options(spec)
     adapted = isinstance(spec, StudentSpec) and spec.lora is not None
     dtype = _dtype(spec, fully_trained=trainable and not adapted)
@@ -130,6 +139,7 @@ def _read(spec: ModelSpec, cache: Path, *, trainable: bool) -> PreTrainedModel:
             config = AutoConfig.from_pretrained(source, **options)
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if dtype == "auto" else dtype)
         else:
+            options |= _quantized(spec)
             model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
     if spec.dtype == "auto" and device().type == "cpu" and model.dtype in _HALF:
         model = model.float()
@@ -144,7 +154,39 @@ def _token_by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, tuple[str, boo
 def _dtype(spec: ModelSpec, fully_trained: bool) -> Any:
     if spec.dtype != "auto":
         return getattr(torch, spec.dtype)
-    return torch.float32 if fully_trained else "auto"
+    quantization = spec.quantization if isinstance(spec, TeacherSpec) else None
+    if quantization == "int4":
+        return torch.bfloat16  # the only type that its kernel computes in
+    if fully_trained or (quantization and device().type == "cpu"):
+        return torch.float32
+    return "auto"
+
+
+def _quantized(spec: ModelSpec) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that quantize the linear layers of a teacher as they are read, each on the device
+    where it stays, so that the full weights are never there together."""
+    if not isinstance(spec, TeacherSpec) or spec.quantization is None:
+        return {}
+    if spec.quantization == "int4" and not (torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)):
+        raise RunFailed(
+            "bad_model",
+            "teacher.quantization int4 needs an NVIDIA GPU of compute capability 8.0 or more, which this worker does "
+            "not have; use int8 or fp8",
+        )
+    try:
+        from torchao import quantization as torchao
+    except ImportError as error:
+        raise RunFailed(
+            "missing_package",
+            f"teacher.quantization needs torchao ({error}); pip install 'atlas[quantization]'",
+        ) from error
+    kind = {
+        "int8": torchao.Int8WeightOnlyConfig,
+        "fp8": torchao.Float8WeightOnlyConfig,
+        "int4": partial(torchao.Int4WeightOnlyConfig, int4_packing_format="tile_packed_to_4d"),  # torch's own kernel
+    }[spec.quantization]
+    # torchao would change settings of the whole process, in some versions the precision of the student's products.
+    return {"quantization_config": TorchAoConfig(kind(set_inductor_config=False)), "device_map": device()}
 
 
 def _source(spec: ModelSpec, cache: Path) -> str:
