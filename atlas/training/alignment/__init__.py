@@ -1,0 +1,1 @@
+"""Two tokenizers on one text: which tokens of the one stand for the same bytes as which tokens of the other."""
