@@ -5,12 +5,13 @@ Reads configs from local directories and the hub's cache; only `fetch_config` as
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas.network import why_unreachable
-from atlas.spec import ModelSpec, StudentSpec, TeacherSpec, is_local
+from atlas.spec import LoraSpec, ModelSpec, StudentSpec, TeacherSpec, is_local
 
 if TYPE_CHECKING:
     from atlas.job import JobSpec
@@ -166,8 +167,6 @@ def _size(config: dict[str, Any], family: _Family) -> ModelSize:
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 _QUANTIZED_BYTES = {"int8": 1.0, "fp8": 1.0, "int4": 0.5}
 """Of a weight of a linear layer, without the scales: less than a tenth more."""
-PROMPT_TOKENS = 256
-"""Length of a prompt that the estimate assumes, since it does not read the dataset."""
 MICRO_BATCH_BYTES = 3 * 2**28
 """What the activations of a packed micro-batch of the on-policy engine may take on a CPU: more is no faster there. On a
 GPU it takes more where there is room."""
@@ -178,79 +177,153 @@ CHUNK_LOGITS = 2**23
 them do not matter."""
 
 
+_RUNTIME_BYTES = 650_000_000
+"""Python, torch and transformers with the data, as measured on a CPU. A CUDA context with its kernels takes about as
+much of a GPU."""
+_SLACK = 0.3
+"""Of what comes and goes within a step, how much more the allocator holds, as what was freed does not always fit."""
+_LOGIT_COPIES = {"sft": 8, "with a teacher": 10, "alone": 6}
+"""How many times the logits of a chunk are there at once: themselves, probabilities, differences, gradients."""
+_SFT_CHUNK = (4096, 32768)
+"""Rows and columns of the logits that TRL's SFTTrainer has at once."""
+_CACHE_COPIES = 2.25
+"""A cache is written once more when rows leave it, with room for a quarter more keys."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the texts of a training split, after the chat template: the mean and the longest."""
+
+    prompt: float
+    longest_prompt: int
+    solution: float
+    longest_solution: int
+
+
+ASSUMED_LENGTHS = Lengths(256, 256, 256, 256)
+"""For data or a tokenizer that cannot be read."""
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """Peak memory of a job by part, in bytes. Rough: within a factor of two, and without the framework's own."""
+    """Peak memory of a job by part, in bytes: of the GPU, or of the process where there is none."""
 
+    runtime_bytes: int
     weights_bytes: int
     teacher_bytes: int
     optimizer_bytes: int
     gradients_bytes: int
     activations_bytes: int
     logits_bytes: int
-    kv_cache_bytes: int
+    """With the gradient of the head, which is made together with them."""
+    generation_bytes: int
+    """KV cache and logits of the widest batch of completions, for training or evaluation."""
+
+    @property
+    def slack_bytes(self) -> int:
+        """What the allocator holds beyond what is used."""
+        return round(_SLACK * max(self.activations_bytes + self.logits_bytes, self.generation_bytes))
 
     @property
     def total_bytes(self) -> int:
-        """The larger of the two phases: a training step, or generation between steps."""
+        """With the larger of the two phases: a training step, or generation between steps."""
         step = self.gradients_bytes + self.activations_bytes + self.logits_bytes
-        return self.weights_bytes + self.teacher_bytes + self.optimizer_bytes + max(step, self.kv_cache_bytes)
+        kept = self.runtime_bytes + self.weights_bytes + self.teacher_bytes + self.optimizer_bytes
+        return kept + max(step, self.generation_bytes) + self.slack_bytes
 
 
-def estimate_peak_bytes(job: "JobSpec") -> Estimate | None:
+def estimate_peak_bytes(job: "JobSpec", lengths: Lengths = ASSUMED_LENGTHS) -> Estimate | None:
     """Estimates the memory that a job needs; None when a model's config is not at hand.
 
-    With P parameters of which T are trained, b bytes per weight, S = PROMPT_TOKENS + completion tokens,
-    m = micro_batch_size:
+    With P parameters of which T are trained, b bytes per weight:
     weights P b (a reference model for `grpo` with `beta` > 0: twice); teacher likewise, less its quantization;
-    gradients T b; AdamW 2 T b;
-    LoRA: T = sum of r (inputs + outputs) over the adapted modules, in float32;
-    activations m S layers (8 hidden + 4 intermediate + 2 (queries + 2 keys)) b, after arXiv:2205.05198, eq. 1, for a
-    gated MLP and without the attention matrix; with checkpointing m S hidden b per layer, and one layer in full;
-    logits m S vocabulary 4 bytes, twice for their gradient;
-    for methods that learn from rollouts m S is what MICRO_BATCH_BYTES allows unless `micro_batch_size` says
-    otherwise, and four copies of at most CHUNK_LOGITS logits are there at once, with a teacher six;
-    KV cache 2 layers keys b (S per sequence) for the larger of rollouts and evaluation batch.
+    gradients T b; AdamW 2 T b; LoRA: T = sum of r (inputs + outputs) over the adapted modules, in float32;
+    activations of the largest micro-batch, see `activation_bytes_per_token`; sft pads its rows to the longest, methods
+    that learn from rollouts forward at most `micro_batch_tokens` at once, or one row;
+    logits of a chunk of it in float32, and their copies;
+    KV cache 2 layers keys b a token of the widest batch, its copies, and four times the logits of the newest tokens, or
+    reading all prompts at once.
+    Completions are taken to be as long as they may be. On a GPU, which packs more tokens where there is room, it is
+    what the job needs rather than what it takes.
     """
-    student = describe(job.student)
-    teacher = describe(job.teacher) if job.teacher else None
+    student = _as_loaded(job, describe(job.student))
+    teacher = _as_loaded(job, describe(job.teacher)) if job.teacher else None
     if student is None or (job.teacher and teacher is None):
         return None
     weight_bytes = _weight_bytes(job.student, student, trained=job.training is not None)
-    longest = max(job.sampling.max_completion_length if job.sampling else 0, job.evaluation.max_completion_length)
-    cached_tokens = job.evaluation.batch_size * (PROMPT_TOKENS + job.evaluation.max_completion_length)
-    if job.training and job.sampling:
-        cached_tokens = max(
-            cached_tokens, job.training.batch_size * (PROMPT_TOKENS + job.sampling.max_completion_length)
-        )
     trained, trained_bytes = _trained(job, student, weight_bytes)
-    tokens, activations, logits = 0, 0, 0
-    if job.training:
-        tokens = (job.training.micro_batch_size or job.training.batch_size) * (PROMPT_TOKENS + longest)
-        if job.method.samples_rollouts and job.training.micro_batch_size is None:
-            tokens = min(tokens, micro_batch_tokens(job, student))
-        activations = tokens * activation_bytes_per_token(job, student)
-        logits = 2 * tokens * student.vocabulary
-        if job.method.samples_rollouts:
-            logits = (6 if job.teacher else 4) * min(tokens * student.vocabulary, CHUNK_LOGITS)
     copies = 2 if job.method.type == "grpo" and job.method.beta > 0 and not job.student.lora else 1
+    tokens, predicted = _largest_forward(job, student, lengths) if job.training else (0, 0)
+    head_gradient = student.vocabulary * student.hidden * weight_bytes if job.training and not job.student.lora else 0
     return Estimate(
+        runtime_bytes=_RUNTIME_BYTES,
         weights_bytes=copies * student.parameters * weight_bytes + (trained * trained_bytes if job.student.lora else 0),
         teacher_bytes=_teacher_bytes(job.teacher, teacher) if job.teacher and teacher else 0,
         optimizer_bytes=2 * trained * trained_bytes,
         gradients_bytes=trained * trained_bytes,
-        activations_bytes=activations,
-        logits_bytes=4 * logits,
-        kv_cache_bytes=2 * student.layers * student.keys * weight_bytes * cached_tokens,
+        activations_bytes=tokens * activation_bytes_per_token(job, student),
+        logits_bytes=4 * _logits(job, student, predicted) + head_gradient,
+        generation_bytes=_generation_bytes(job, student, lengths, weight_bytes),
     )
 
 
+def _largest_forward(job: "JobSpec", size: ModelSize, lengths: Lengths) -> tuple[int, int]:
+    """Tokens of the largest micro-batch, and how many of them go through the head."""
+    assert job.training is not None
+    rows = job.training.micro_batch_size or job.training.batch_size
+    if not job.method.samples_rollouts or job.sampling is None:
+        padded = rows * (lengths.longest_prompt + lengths.longest_solution)
+        return padded, padded
+    completion, group = job.sampling.max_completion_length, _group(job)
+    together = ceil(rows / group) * lengths.prompt + rows * completion
+    share = rows * completion / together
+    tokens = ceil(max(lengths.longest_prompt + completion, min(together, micro_batch_tokens(job, size))))
+    return tokens, ceil(tokens * share)
+
+
+def _logits(job: "JobSpec", size: ModelSize, predicted: int) -> int:
+    """Logits that are there at once, all copies together."""
+    if not job.method.samples_rollouts:
+        rows, columns = _SFT_CHUNK
+        return _LOGIT_COPIES["sft"] * min(predicted, rows) * min(size.vocabulary, columns)
+    copies = _LOGIT_COPIES["with a teacher" if job.teacher else "alone"]
+    return copies * min(predicted * size.vocabulary, CHUNK_LOGITS)
+
+
+def _generation_bytes(job: "JobSpec", size: ModelSize, lengths: Lengths, weight_bytes: int) -> int:
+    problems = max(job.dataset.dev_size if job.evaluation.split == "dev" else 0, job.dataset.test_size)
+    rows = min(job.evaluation.batch_size, problems * job.evaluation.num_samples)
+    widest = [(rows, rows, job.evaluation.max_completion_length)]
+    if job.training and job.sampling:
+        rows = job.training.batch_size
+        widest.append((rows, rows // _group(job), job.sampling.max_completion_length))
+    needed = []
+    for rows, prompts, completion in widest:
+        cache = 2 * size.layers * size.keys * weight_bytes * rows * (lengths.longest_prompt + completion)
+        reading = prompts * lengths.prompt * (2 * size.hidden + 3 * size.intermediate) * weight_bytes
+        needed.append(_CACHE_COPIES * cache + max(reading, 4 * 4 * rows * size.vocabulary))
+    return round(max(needed))
+
+
+def _group(job: "JobSpec") -> int:
+    """Rollouts of one prompt."""
+    assert job.training is not None
+    return job.training.batch_size // job.method.prompts_per_step(job.training.batch_size)
+
+
 def activation_bytes_per_token(job: "JobSpec", size: ModelSize) -> int:
-    """What a forward pass keeps of each token for the backward pass; see `estimate_peak_bytes`."""
+    """What a forward pass keeps of each token for the backward pass: layers (8 hidden + 4 intermediate +
+    2 (queries + 2 keys)) b, after arXiv:2205.05198, eq. 1, for a gated MLP and without the attention matrix; with
+    checkpointing hidden b per layer, and one layer in full. An adapter keeps r more, and its input if that has to be
+    converted to float32."""
     layer = 8 * size.hidden + 4 * size.intermediate + 2 * (size.queries + 2 * size.keys)
+    weight_bytes = _weight_bytes(job.student, size, trained=job.training is not None)
+    layer *= weight_bytes
+    lora = job.student.lora
+    if lora is not None:
+        layer += 4 * sum(lora.r + (inputs if weight_bytes < 4 else 0) for inputs, _ in _adapted(lora, size))
     checkpointing = job.training is not None and job.training.gradient_checkpointing
-    kept = size.layers * size.hidden + layer if checkpointing else size.layers * layer
-    return kept * _weight_bytes(job.student, size, trained=job.training is not None)
+    return size.layers * size.hidden * weight_bytes + layer if checkpointing else size.layers * layer
 
 
 def micro_batch_tokens(job: "JobSpec", size: ModelSize) -> int:
@@ -297,9 +370,19 @@ def _trained(job: "JobSpec", size: ModelSize, weight_bytes: int) -> tuple[int, i
         return 0, weight_bytes
     if lora is None:
         return size.parameters, weight_bytes
-    adapted = [
+    return size.layers * sum(lora.r * (inputs + outputs) for inputs, outputs in _adapted(lora, size)), 4
+
+
+def _adapted(lora: LoraSpec, size: ModelSize) -> list[tuple[int, int]]:
+    """Inputs and outputs of the modules of one layer that get an adapter."""
+    return [
         shape
         for name, shape in size.linears.items()
         if lora.target_modules == "all-linear" or name in lora.target_modules
     ]
-    return size.layers * sum(lora.r * (inputs + outputs) for inputs, outputs in adapted), 4
+
+
+def _as_loaded(job: "JobSpec", size: ModelSize | None) -> ModelSize | None:
+    """On a CPU, half precision that nobody asked for is loaded as float32."""
+    on_cpu = job.resources.gpus == 0
+    return replace(size, dtype="float32") if size and on_cpu and _BYTES.get(size.dtype) == 2 else size

@@ -1,13 +1,22 @@
 """Sizes computed from configs are those of the real models, and estimates follow from them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from atlas import models
 from atlas.job import JobSpec
-from atlas.models import checkpoint_bytes, context_length, describe, estimate_peak_bytes, fetch_config
+from atlas.models import (
+    Estimate,
+    Lengths,
+    checkpoint_bytes,
+    context_length,
+    describe,
+    estimate_peak_bytes,
+    fetch_config,
+)
 from atlas.spec import ModelSpec, StudentSpec
 
 SMALL = {
@@ -101,10 +110,24 @@ def test_lora_trains_little_and_evaluation_nothing(tmp_path: Path) -> None:
     assert size is not None and size.dtype == "bfloat16"
     lora = estimate_peak_bytes(job(model(path, lora={"r": 2, "target_modules": ["q_proj"]})))
     assert lora is not None and lora.gradients_bytes == 4 * 3 * 2 * (64 + 64)
+    full = estimate_peak_bytes(job(model(path)))
+    assert full is not None and lora.logits_bytes == full.logits_bytes - 4 * 300 * 64, "no gradient of the head"
     assert lora.weights_bytes == 2 * size.parameters + lora.gradients_bytes
     evaluation = estimate_peak_bytes(job(model(path), method={"type": "evaluate"}, training=None))
     assert evaluation is not None and evaluation.weights_bytes == 2 * size.parameters
     assert evaluation.optimizer_bytes == evaluation.gradients_bytes == evaluation.activations_bytes == 0
+
+
+def test_half_precision_is_float32_on_a_cpu_unless_asked_for(tmp_path: Path) -> None:
+    path = directory(tmp_path / "m", dtype="float16")
+    size = describe(model(path))
+    on_cpu = {"method": {"type": "evaluate"}, "training": None, "resources": {"gpus": 0}}
+    found, asked = (
+        estimate_peak_bytes(job(model(path), **on_cpu)),
+        estimate_peak_bytes(job(model(path, dtype="float16"), **on_cpu)),
+    )
+    assert size is not None and found is not None and asked is not None
+    assert found.weights_bytes == 2 * asked.weights_bytes == 4 * size.parameters
 
 
 def test_what_makes_a_job_need_more_or_less_memory(tmp_path: Path) -> None:
@@ -120,8 +143,55 @@ def test_what_makes_a_job_need_more_or_less_memory(tmp_path: Path) -> None:
     assert saved is not None and small is not None and taught is not None and anchored is not None
     assert saved.activations_bytes < plain.activations_bytes and saved.logits_bytes == plain.logits_bytes
     assert small.activations_bytes * 4 == plain.activations_bytes
-    assert taught.teacher_bytes == plain.weights_bytes and taught.logits_bytes > plain.logits_bytes
+    assert taught.teacher_bytes == plain.weights_bytes and taught.logits_bytes > anchored.logits_bytes
     assert anchored.weights_bytes == 2 * plain.weights_bytes
+
+
+def on_policy(student: StudentSpec, **training: object) -> Estimate:
+    changes = {
+        "method": {"type": "grpo", "num_generations": 4},
+        "training": {"max_steps": 1, "batch_size": 8, **training},
+        "sampling": {"max_completion_length": 100},
+        "evaluation": {"batch_size": 1},
+    }
+    estimate = estimate_peak_bytes(job(student, **changes), Lengths(30, 40, 0, 0))
+    assert estimate is not None
+    return estimate
+
+
+def test_a_micro_batch_of_rollouts_has_every_prompt_once_and_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = model(directory(tmp_path / "m"))
+    a_token = 3 * (8 * 64 + 4 * 112 + 2 * (64 + 2 * 32)) * 4
+    assert on_policy(student).activations_bytes == (2 * 30 + 8 * 100) * a_token
+    assert on_policy(student, micro_batch_size=2).activations_bytes == (30 + 2 * 100) * a_token
+    monkeypatch.setattr(models, "MICRO_BATCH_BYTES", 500 * a_token)
+    assert on_policy(student).activations_bytes == 500 * a_token
+    monkeypatch.setattr(models, "MICRO_BATCH_BYTES", 0)
+    assert on_policy(student).activations_bytes == (40 + 100) * a_token, "one row at least, however long"
+
+
+def test_the_cache_grows_with_rows_and_completions(tmp_path: Path) -> None:
+    student = model(directory(tmp_path / "m"))
+    keys_and_values = 2 * 3 * 32 * 4
+    cache = 2.25 * 8 * (40 + 100) * keys_and_values
+    assert on_policy(student).generation_bytes == cache + 2 * 30 * (2 * 64 + 3 * 112) * 4, (
+        "two prompts are read at once"
+    )
+    few = {"evaluation": {"batch_size": 64}, "dataset": {"type": "arithmetic", "dev_size": 2, "test_size": 3}}
+    estimate = estimate_peak_bytes(job(student, **few), Lengths(40, 40, 0, 0))
+    assert estimate is not None
+    assert estimate.generation_bytes < 2.25 * 3 * (40 + 256) * keys_and_values * 1.5, "three problems, whatever fits"
+
+
+def test_the_total_has_the_larger_phase_and_slack(tmp_path: Path) -> None:
+    estimate = on_policy(model(directory(tmp_path / "m")))
+    generating = replace(estimate, generation_bytes=10**9)
+    kept = estimate.runtime_bytes + estimate.weights_bytes + estimate.optimizer_bytes
+    step = estimate.activations_bytes + estimate.logits_bytes
+    assert estimate.total_bytes == kept + estimate.gradients_bytes + step + round(0.3 * step)
+    assert generating.total_bytes == kept + 10**9 + 3 * 10**8
 
 
 def test_without_a_config_there_is_no_estimate(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import typer
 from atlas.differences import differences
 from atlas.experiment import Experiment
 from atlas.job import JobSpec
-from atlas.models import describe, estimate_peak_bytes, fetch_config
+from atlas.lengths import lengths_of
+from atlas.models import ASSUMED_LENGTHS, describe, estimate_peak_bytes, fetch_config
 from atlas.spec import ModelSpec
 
 _NO_CONFIG = "parameter count unknown: its config is neither local nor in the hub's cache, and the hub has none to give"
@@ -166,8 +167,10 @@ def _size(spec: ModelSpec) -> str | None:
 
 
 def _peak(job: JobSpec) -> dict[str, int] | None:
-    estimate = estimate_peak_bytes(job)
-    return None if estimate is None else {**asdict(estimate), "total_bytes": estimate.total_bytes}
+    estimate = estimate_peak_bytes(job, lengths_of(job, job.dataset.check()) or ASSUMED_LENGTHS)
+    if estimate is None:
+        return None
+    return {**asdict(estimate), "slack_bytes": estimate.slack_bytes, "total_bytes": estimate.total_bytes}
 
 
 def _last_run(job: JobSpec) -> dict[str, Any] | None:
