@@ -1,8 +1,8 @@
 """Sampled tokens beside the teacher's tokens for the same bytes.
 
-Legend: R rows; N tokens of the student, of all rows one after the other; S those of them that are text or an end of turn;
-T tokens of the teacher; G segments, the stretches of text between control tokens; C chunks; U units of text: a byte, or
-an end of turn.
+Legend: R rows; N tokens of the student, of all rows one after the other; S those of them that are text or end a turn;
+T tokens of the teacher; G segments, the stretches of text between control tokens; C chunks; U units of text: a byte,
+or an end of turn.
 """
 
 import time
@@ -25,9 +25,9 @@ class Alignment:
     """Per row: the teacher's tokens, and which of them face which of the student's.
 
     A chunk is the same bytes on both sides, as few as possible. Chunks are in order and without gaps; none goes across
-    a control token, and an end of turn faces an end of turn in a chunk of its own. Masked (-1) are holes (control tokens
-    that end no turn, ids without a token), and the rest of a row from its last shared boundary before what the teacher
-    has no token for.
+    a control token, and an end of turn faces an end of turn in a chunk of its own. Masked (-1) are holes (control
+    tokens that end no turn, ids without a token), and the rest of a row from its last shared boundary before what the
+    teacher has no token for.
     """
 
     teacher_ids: list[list[int]]

@@ -12,9 +12,9 @@ def chunk(
     """The chunk of each token, counted from 0 in its row, and the number of chunks of each row [R].
 
     The ends are positions in the text of all rows, so that no two tokens of a side have the same; `row_end_R` is where
-    the text of each row ends. A chunk is what lies between two neighbouring positions at which tokens of both sides end:
-    chunks are minimal, in order, and without gaps from the start of their row. Tokens after the last shared end of a
-    row, which one side does not write to its end, are in no chunk: -1.
+    the text of each row ends. A chunk is what lies between two neighbouring positions at which tokens of both sides
+    end: chunks are minimal, in order, and without gaps from the start of their row. Tokens after the last shared end
+    of a row, which one side does not write to its end, are in no chunk: -1.
 
     A bitmap over positions marks the shared ends: O(S + T + U), without a loop.
     """
