@@ -130,6 +130,7 @@ def _problems(job: JobSpec) -> Iterator[Problem]:
             f"random weights have nothing to say that {job.method.type} could use; train with sft first",
             "student.from_scratch",
         )
+    yield from _vllm_problems(job)
     yield from _context_problems(job)
     yield from _wandb_problems(job)
 
@@ -187,6 +188,26 @@ def _quantization_problems(job: JobSpec, teacher: TeacherSpec) -> Iterator[Probl
         yield Problem(f"int4 computes in bfloat16, so {teacher.dtype} would be ignored; remove it", "teacher.dtype")
     if _without_gpu(job):
         yield Problem("int4 needs a GPU, and this job has none; use int8 or fp8", key)
+
+
+def _vllm_problems(job: JobSpec) -> Iterator[Problem]:
+    sampling = job.sampling
+    if sampling is None or sampling.engine == "atlas":
+        return
+    otherwise, key = "or use engine: atlas", "sampling.engine"
+    if _lacks(job, "vllm"):
+        yield Problem(f"needs vLLM, which is not installed; pip install 'atlas[vllm]', {otherwise}", key)
+    if _without_gpu(job):
+        yield Problem("vLLM needs a GPU, and this job has none; use engine: atlas", key)
+    if job.method.type == "gkd" and job.method.lmbda == 0:
+        yield Problem("the student writes no rollouts (lmbda 0), so this would be ignored; remove it", key)
+    message = f"vLLM would give log-probabilities after it, and the losses need those before; remove it, {otherwise}"
+    for name in ("top_p", "top_k"):
+        if getattr(sampling, name) != SamplingSpec.model_fields[name].default:
+            yield Problem(message, f"sampling.{name}")
+    if job.student.revision is not None:
+        message = f"vLLM through TRL loads no revision; download it and name its directory, {otherwise}"
+        yield Problem(message, "student.revision")
 
 
 def _lacks(job: JobSpec, package: str) -> bool:

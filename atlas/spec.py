@@ -228,6 +228,10 @@ class SamplingSpec(Spec):
     """Keep the k likeliest tokens; 0 keeps all."""
     max_completion_length: int = Field(256, ge=1)
     """Tokens after which a rollout is cut."""
+    engine: Literal["atlas", "vllm"] = "atlas"
+    """What writes them. `vllm`: vLLM through TRL, on the worker's own GPU, for large models and many rollouts
+    (`pip install 'atlas[vllm]'`). It gets the student's weights before each step, and leaves the memory between steps.
+    It was never run for real by us, only against a stand-in. Evaluation is always by Atlas."""
 
 
 class EvaluationSpec(Spec):

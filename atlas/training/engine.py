@@ -43,6 +43,7 @@ from atlas.training.packing import Packed, micro_batches, pack
 from atlas.training.prompts import encode_prompts, render_prompt
 from atlas.training.rollouts import Rollout, roll_out
 from atlas.training.trainer import Measured
+from atlas.training.vllm import Vllm
 
 _LEAST_TOKENS, _MOST_TOKENS = 64, 65536
 """Bounds of the tokens of a packed micro-batch, whatever a GPU's memory allows."""
@@ -84,6 +85,10 @@ class OnPolicyTrainer(Measured, Trainer):
         self.max_prompts = prompts_per_step
         """Prompts whose rollouts are written at once."""
         self._last_readings: Mapping[str, float] = {}
+        self.vllm: Vllm | None = None
+        """What writes the student's rollouts, if it is not us."""
+        if self.sampling.engine == "vllm":
+            self.vllm = Vllm(job, self.student, self.tokenizer, self.accelerator, max(map(len, self.prompts)))
 
     @abstractmethod
     def score(self, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> Mapping[str, float]:
@@ -142,6 +147,9 @@ class OnPolicyTrainer(Measured, Trainer):
         super().log(logs, *args, **kwargs)
 
     def _write(self, model: PreTrainedModel, prompts: Sequence[int]) -> list[Rollout]:
+        if self.vllm is not None and model is self.student:
+            seed = _seed_of(self.args.seed, self.state.global_step, "rollouts")
+            return self.vllm.roll_out([self.prompts[i] for i in prompts], self.num_generations, seed=seed)
         written: list[Rollout] = []
         for start in range(0, len(prompts), self.max_prompts):
             written += roll_out(
@@ -245,20 +253,10 @@ def require_ours(model: PreTrainedModel, vocabulary: int, role: str) -> None:
         )
 
 
-def sampled_logprobs(logits_CV: torch.Tensor, targets_C: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of the tokens that were written."""
-    return logits_CV.gather(1, targets_C[:, None])[:, 0] - logits_CV.logsumexp(-1)
-
-
 @torch.no_grad()
 def frozen_hidden_states(model: PreTrainedModel, packed: Packed) -> torch.Tensor:
     """`hidden_states` of a model that does not learn."""
     return hidden_states(model, packed)
-
-
-def entropy(logprobs_CV: torch.Tensor) -> torch.Tensor:
-    """Sum over the chunk of the entropy of the distributions, in nats."""
-    return -(logprobs_CV.exp() * logprobs_CV).sum()
 
 
 def _with_adapters(model: PreTrainedModel, lora: LoraConfig | None) -> Any:
