@@ -167,14 +167,14 @@ def _size(config: dict[str, Any], family: _Family) -> ModelSize:
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 _QUANTIZED_BYTES = {"int8": 1.0, "fp8": 1.0, "int4": 0.5}
 """Of a weight of a linear layer, without the scales: less than a tenth more."""
-MICRO_BATCH_BYTES = 3 * 2**28
+MICRO_BATCH_BYTES = 3 * 2**27
 """What the activations of a packed micro-batch of the on-policy engine may take on a CPU: more is no faster there. On a
 GPU it takes more where there is room."""
 MICRO_BATCH_TOKENS = (64, 4096)
 """And at least and at most so many tokens, whatever a token takes."""
-CHUNK_LOGITS = 2**23
-"""Logits that the on-policy engine has at once: large enough to keep a processor busy, small enough that some copies of
-them do not matter."""
+CHUNK_LOGITS, CHUNK_LOGITS_ON_GPU = 2**21, 2**26
+"""Logits that the on-policy engine has at once: large enough to keep the device busy (a GPU needs hundreds of rows to
+read the head's weights for), small enough that some copies of them do not matter."""
 
 
 _RUNTIME_BYTES = 650_000_000
@@ -246,12 +246,12 @@ def estimate_peak_bytes(job: "JobSpec", lengths: Lengths = ASSUMED_LENGTHS) -> E
     Completions are taken to be as long as they may be. On a GPU, which packs more tokens where there is room, it is
     what the job needs rather than what it takes.
     """
-    student = _as_loaded(job, describe(job.student))
-    teacher = _as_loaded(job, describe(job.teacher)) if job.teacher else None
+    student = as_loaded(job, describe(job.student))
+    teacher = as_loaded(job, describe(job.teacher)) if job.teacher else None
     if student is None or (job.teacher and teacher is None):
         return None
-    weight_bytes = _weight_bytes(job.student, student, trained=job.training is not None)
-    trained, trained_bytes = _trained(job, student, weight_bytes)
+    weight_bytes = bytes_per_weight(job.student, student, trained=job.training is not None)
+    trained, trained_bytes = trained_parameters(job, student, weight_bytes)
     copies = 2 if job.method.type == "grpo" and job.method.beta > 0 and not job.student.lora else 1
     tokens, predicted = _largest_forward(job, student, lengths) if job.training else (0, 0)
     head_gradient = student.vocabulary * student.hidden * weight_bytes if job.training and not job.student.lora else 0
@@ -274,7 +274,7 @@ def _largest_forward(job: "JobSpec", size: ModelSize, lengths: Lengths) -> tuple
     if not job.method.samples_rollouts or job.sampling is None:
         padded = rows * (lengths.longest_prompt + lengths.longest_solution)
         return padded, padded
-    completion, group = job.sampling.max_completion_length, _group(job)
+    completion, group = job.sampling.max_completion_length, rollouts_of_a_prompt(job)
     together = ceil(rows / group) * lengths.prompt + rows * completion
     share = rows * completion / together
     tokens = ceil(max(lengths.longest_prompt + completion, min(together, micro_batch_tokens(job, size))))
@@ -296,7 +296,7 @@ def _generation_bytes(job: "JobSpec", size: ModelSize, lengths: Lengths, weight_
     widest = [(rows, rows, job.evaluation.max_completion_length)]
     if job.training and job.sampling:
         rows = job.training.batch_size
-        widest.append((rows, rows // _group(job), job.sampling.max_completion_length))
+        widest.append((rows, rows // rollouts_of_a_prompt(job), job.sampling.max_completion_length))
     needed = []
     for rows, prompts, completion in widest:
         cache = 2 * size.layers * size.keys * weight_bytes * rows * (lengths.longest_prompt + completion)
@@ -305,7 +305,7 @@ def _generation_bytes(job: "JobSpec", size: ModelSize, lengths: Lengths, weight_
     return round(max(needed))
 
 
-def _group(job: "JobSpec") -> int:
+def rollouts_of_a_prompt(job: "JobSpec") -> int:
     """Rollouts of one prompt."""
     assert job.training is not None
     return job.training.batch_size // job.method.prompts_per_step(job.training.batch_size)
@@ -317,7 +317,7 @@ def activation_bytes_per_token(job: "JobSpec", size: ModelSize) -> int:
     checkpointing hidden b per layer, and one layer in full. An adapter keeps r more, and its input if that has to be
     converted to float32."""
     layer = 8 * size.hidden + 4 * size.intermediate + 2 * (size.queries + 2 * size.keys)
-    weight_bytes = _weight_bytes(job.student, size, trained=job.training is not None)
+    weight_bytes = bytes_per_weight(job.student, size, trained=job.training is not None)
     layer *= weight_bytes
     lora = job.student.lora
     if lora is not None:
@@ -341,14 +341,14 @@ def checkpoint_bytes(job: "JobSpec") -> int:
     student = describe(job.student)
     if student is None or job.training is None:
         return 0
-    weight_bytes = _weight_bytes(job.student, student, trained=True)
-    trained, trained_bytes = _trained(job, student, weight_bytes)
+    weight_bytes = bytes_per_weight(job.student, student, trained=True)
+    trained, trained_bytes = trained_parameters(job, student, weight_bytes)
     merged_bytes = student.parameters * weight_bytes if job.student.lora and job.student.lora.merge else 0
     weights_each = 4 if job.evaluation.split == "dev" else 3
     return trained * trained_bytes * (weights_each * (job.training.keep_checkpoints + 1) + 1) + merged_bytes
 
 
-def _weight_bytes(spec: ModelSpec, size: ModelSize, trained: bool) -> int:
+def bytes_per_weight(spec: ModelSpec, size: ModelSize, trained: bool) -> int:
     full = trained and not (isinstance(spec, StudentSpec) and spec.lora)
     name = spec.dtype if spec.dtype != "auto" else "float32" if full else size.dtype
     return _BYTES.get(name.removeprefix("torch."), 4)
@@ -356,14 +356,14 @@ def _weight_bytes(spec: ModelSpec, size: ModelSize, trained: bool) -> int:
 
 def _teacher_bytes(spec: TeacherSpec, size: ModelSize) -> int:
     """Of the weights: embeddings, head, norms and biases are never quantized."""
-    weight_bytes = _weight_bytes(spec, size, trained=False)
+    weight_bytes = bytes_per_weight(spec, size, trained=False)
     if spec.quantization is None:
         return size.parameters * weight_bytes
     linear = size.layers * sum(inputs * outputs for inputs, outputs in size.linears.values())
     return int(linear * _QUANTIZED_BYTES[spec.quantization]) + (size.parameters - linear) * weight_bytes
 
 
-def _trained(job: "JobSpec", size: ModelSize, weight_bytes: int) -> tuple[int, int]:
+def trained_parameters(job: "JobSpec", size: ModelSize, weight_bytes: int) -> tuple[int, int]:
     """Trained parameters, and bytes of each."""
     lora = job.student.lora
     if job.training is None:
@@ -382,7 +382,7 @@ def _adapted(lora: LoraSpec, size: ModelSize) -> list[tuple[int, int]]:
     ]
 
 
-def _as_loaded(job: "JobSpec", size: ModelSize | None) -> ModelSize | None:
+def as_loaded(job: "JobSpec", size: ModelSize | None) -> ModelSize | None:
     """On a CPU, half precision that nobody asked for is loaded as float32."""
     on_cpu = job.resources.gpus == 0
     return replace(size, dtype="float32") if size and on_cpu and _BYTES.get(size.dtype) == 2 else size

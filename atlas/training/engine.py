@@ -253,20 +253,10 @@ def require_ours(model: PreTrainedModel, vocabulary: int, role: str) -> None:
         )
 
 
-def sampled_logprobs(logits_CV: torch.Tensor, targets_C: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of the tokens that were written."""
-    return logits_CV.gather(1, targets_C[:, None])[:, 0] - logits_CV.logsumexp(-1)
-
-
 @torch.no_grad()
 def frozen_hidden_states(model: PreTrainedModel, packed: Packed) -> torch.Tensor:
     """`hidden_states` of a model that does not learn."""
     return hidden_states(model, packed)
-
-
-def entropy(logprobs_CV: torch.Tensor) -> torch.Tensor:
-    """Sum over the chunk of the entropy of the distributions, in nats."""
-    return -(logprobs_CV.exp() * logprobs_CV).sum()
 
 
 def _with_adapters(model: PreTrainedModel, lora: LoraConfig | None) -> Any:

@@ -15,8 +15,9 @@ from atlas.datasets.base import Example
 from atlas.methods.gkd import Gkd
 from atlas.run import Run
 from atlas.training import load
+from atlas.training.distributions import entropy, log_softmax, sampled_logprobs
 from atlas.training.divergence import divergence, top_k_divergence
-from atlas.training.engine import OnPolicyTrainer, entropy, frozen_hidden_states, require_ours, sampled_logprobs
+from atlas.training.engine import OnPolicyTrainer, frozen_hidden_states, require_ours
 from atlas.training.head import Head, head_of
 from atlas.training.linear_loss import ChunkLoss
 from atlas.training.loop import Prepared, fit, prepare
@@ -93,14 +94,14 @@ class GkdTrainer(OnPolicyTrainer):
         def loss(logits_CV: torch.Tensor, which: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             with torch.no_grad():
                 teacher_logits_CV = head.logits(teacher_ND[which])
-                teacher_CV = (teacher_logits_CV / temperature).log_softmax(-1)
-            student_CV = (logits_CV / temperature).log_softmax(-1)
+                teacher_CV = log_softmax(teacher_logits_CV / temperature)
+            student_CV = log_softmax(logits_CV / temperature)
             divergence_C = measure(student_CV, teacher_CV, self.method.beta)
             with torch.no_grad():
-                plain_CV = student_CV if temperature == 1 else logits_CV.log_softmax(-1)
+                plain_CV = student_CV if temperature == 1 else log_softmax(logits_CV)
                 reported = {"entropy": entropy(plain_CV)}
                 if on_policy:
-                    plain_teacher_CV = teacher_CV if temperature == 1 else teacher_logits_CV.log_softmax(-1)
+                    plain_teacher_CV = teacher_CV if temperature == 1 else log_softmax(teacher_logits_CV)
                     reported["reverse_kl"] = divergence(plain_CV, plain_teacher_CV, beta=1).sum()
             return divergence_C.sum(), reported
 
@@ -116,7 +117,7 @@ class GkdTrainer(OnPolicyTrainer):
             with torch.no_grad():
                 advantages_C = sampled_logprobs(head.logits(teacher_ND[which]), targets_C) - logprobs_C
             loss_C = -(logprobs_C - logprobs_C.detach()).exp() * advantages_C
-            plain_CV = logits_CV.detach().log_softmax(-1)
+            plain_CV = log_softmax(logits_CV.detach())
             return loss_C.sum(), {"reverse_kl": -advantages_C.sum(), "entropy": entropy(plain_CV)}
 
         return loss

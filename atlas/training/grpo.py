@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from atlas.datasets.base import Example
 from atlas.methods.grpo import Grpo
 from atlas.run import Run
-from atlas.training.engine import OnPolicyTrainer, entropy, frozen_hidden_states, sampled_logprobs
+from atlas.training.distributions import entropy, log_softmax, sampled_logprobs
+from atlas.training.engine import OnPolicyTrainer, frozen_hidden_states
 from atlas.training.head import head_of
 from atlas.training.linear_loss import ChunkLoss
 from atlas.training.loop import Prepared, fit, prepare
@@ -122,7 +123,7 @@ class GrpoTrainer(OnPolicyTrainer):
             low_C = (ratio_C < 1 - method.epsilon) & (advantages_C < 0)
             high_C = (ratio_C > 1 + epsilon_high) & (advantages_C > 0)
             reported = {
-                "entropy": entropy(logits_CV.detach().log_softmax(-1)),
+                "entropy": entropy(log_softmax(logits_CV.detach())),
                 "clip_ratio/low_mean": low_C.sum(),
                 "clip_ratio/high_mean": high_C.sum(),
                 **of_advantages,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from atlas.models import CHUNK_LOGITS
+from atlas.models import CHUNK_LOGITS, CHUNK_LOGITS_ON_GPU
 from atlas.training.head import Head
 
 ChunkLoss = Callable[[torch.Tensor, slice], tuple[torch.Tensor, Mapping[str, torch.Tensor]]]
@@ -25,8 +25,14 @@ def linear_loss(
     and the logits are computed once: three matrix products for each chunk (two where the head is frozen).
     """
     sums: dict[str, torch.Tensor] = {}
-    chunk = max(1, CHUNK_LOGITS // head.weight_VD.shape[0])
+    chunk = rows_at_once(head.weight_VD)
     return _LinearLoss.apply(hidden_ND, head.weight_VD, head, chunk_loss, chunk, sums), sums
+
+
+def rows_at_once(weight_VD: torch.Tensor) -> int:
+    """Tokens of a chunk."""
+    logits = CHUNK_LOGITS if weight_VD.device.type == "cpu" else CHUNK_LOGITS_ON_GPU
+    return max(1, logits // weight_VD.shape[0])
 
 
 class _LinearLoss(torch.autograd.Function):

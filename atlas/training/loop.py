@@ -19,6 +19,7 @@ from atlas.errors import RunFailed
 from atlas.run import Run, Stopped
 from atlas.spec import TrainingSpec
 from atlas.training import checkpoints, load
+from atlas.training.allocator import return_large_blocks
 from atlas.training.budget import used_up
 from atlas.training.chat_template import check_chat_template
 from atlas.training.evaluation import Evaluator
@@ -44,6 +45,7 @@ class Prepared:
 def prepare(run: Run) -> Prepared:
     """Loads data, tokenizer and student. Raises RunFailed with the reason if they do not fit together."""
     run.progress("load")
+    return_large_blocks()
     disable_progress_bar()
     job, cache = run.job, run.directory.parents[1] / "cache"
     splits = job.dataset.load()

@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from atlas.errors import RunFailed
 from atlas.training.attention import own_attention
+from atlas.training.distributions import log_softmax
 from atlas.training.head import Head
 from atlas.training.packing import Row, pack
 
@@ -221,7 +222,7 @@ def _sample(
     logits_BV: torch.Tensor, warpers: Sequence[TopKLogitsWarper | TopPLogitsWarper], generator: torch.Generator | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and their log-probabilities: the likeliest ones without a generator."""
-    logprobs_BV = logits_BV.log_softmax(-1)
+    logprobs_BV = log_softmax(logits_BV)
     if bool(logprobs_BV[:, 0].isnan().any()):
         raise RunFailed(
             "non_finite_loss",
