@@ -24,11 +24,11 @@ from atlas.spec import (
     SPEC_VERSION,
     BudgetSpec,
     EvaluationSpec,
+    ModelSpec,
     ResourcesSpec,
     SamplingSpec,
     Spec,
     StudentSpec,
-    TeacherSpec,
     TrainingSpec,
     WandbSpec,
 )
@@ -50,7 +50,7 @@ class JobSpec(Spec):
     """Name of the job: a-z 0-9 - _ . only. Runs of the same name are compared by `atlas plan`."""
     student: StudentSpec
     """The model that learns."""
-    teacher: TeacherSpec | None = None
+    teacher: ModelSpec | None = None
     """The model that is learnt from, for methods that have one."""
     method: AnyMethod
     """The way of learning."""
@@ -119,10 +119,10 @@ def check(job: JobSpec, source: Source | None = None) -> None:
 def _problems(job: JobSpec) -> Iterator[Problem]:
     yield from _raised(lambda: job.method.check(job))
     yield from _data_problems(job)
-    yield from check_model(job.student, "student")
-    if job.teacher is not None:
-        yield from check_model(job.teacher, "teacher")
-        yield from _quantization_problems(job, job.teacher)
+    for role, model in (("student", job.student), ("teacher", job.teacher)):
+        if model is not None:
+            yield from check_model(model, role)
+            yield from _quantization_problems(job, model, role)
     if job.teacher is not None and job.method.needs_teacher:
         yield from check_pair(job.student, job.teacher)
     if job.student.from_scratch and job.method.type != "sft":
@@ -172,20 +172,22 @@ def _data_problems(job: JobSpec) -> Iterator[Problem]:
         )
 
 
-def _quantization_problems(job: JobSpec, teacher: TeacherSpec) -> Iterator[Problem]:
-    if teacher.quantization is None:
+def _quantization_problems(job: JobSpec, model: ModelSpec, role: str) -> Iterator[Problem]:
+    if model.quantization is None:
         return
-    key = "teacher.quantization"
-    stored = (config_of(teacher) or {}).get("quantization_config")
+    key = f"{role}.quantization"
+    if role == "student" and job.method.trains:
+        yield Problem("quantized weights cannot be trained; remove it, or quantize the teacher", key)
+    stored = (config_of(model) or {}).get("quantization_config")
     if stored is not None:
         method = stored.get("quant_method", "unknown") if isinstance(stored, dict) else "unknown"
-        yield Problem(f"the teacher's weights are quantized already (quant_method {method!r}); remove this", key)
+        yield Problem(f"the {role}'s weights are quantized already (quant_method {method!r}); remove this", key)
     if _lacks(job, "torchao"):
         yield Problem("needs torchao, which is not installed; pip install 'atlas[quantization]'", key)
-    if teacher.quantization != "int4":
+    if model.quantization != "int4":
         return
-    if teacher.dtype not in ("auto", "bfloat16"):
-        yield Problem(f"int4 computes in bfloat16, so {teacher.dtype} would be ignored; remove it", "teacher.dtype")
+    if model.dtype not in ("auto", "bfloat16"):
+        yield Problem(f"int4 computes in bfloat16, so {model.dtype} would be ignored; remove it", f"{role}.dtype")
     if _without_gpu(job):
         yield Problem("int4 needs a GPU, and this job has none; use int8 or fp8", key)
 

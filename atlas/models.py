@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas.network import why_unreachable
-from atlas.spec import LoraSpec, ModelSpec, StudentSpec, TeacherSpec, is_local
+from atlas.spec import LoraSpec, ModelSpec, StudentSpec, is_local
 
 if TYPE_CHECKING:
     from atlas.job import JobSpec
@@ -257,8 +257,9 @@ def estimate_peak_bytes(job: "JobSpec", lengths: Lengths = ASSUMED_LENGTHS) -> E
     head_gradient = student.vocabulary * student.hidden * weight_bytes if job.training and not job.student.lora else 0
     return Estimate(
         runtime_bytes=_RUNTIME_BYTES,
-        weights_bytes=copies * student.parameters * weight_bytes + (trained * trained_bytes if job.student.lora else 0),
-        teacher_bytes=_teacher_bytes(job.teacher, teacher) if job.teacher and teacher else 0,
+        weights_bytes=copies * _weights_bytes(job.student, student, weight_bytes)
+        + (trained * trained_bytes if job.student.lora else 0),
+        teacher_bytes=_teacher_bytes(job.teacher, teacher),
         optimizer_bytes=2 * trained * trained_bytes,
         gradients_bytes=trained * trained_bytes,
         activations_bytes=tokens * activation_bytes_per_token(job, student),
@@ -354,9 +355,14 @@ def bytes_per_weight(spec: ModelSpec, size: ModelSize, trained: bool) -> int:
     return _BYTES.get(name.removeprefix("torch."), 4)
 
 
-def _teacher_bytes(spec: TeacherSpec, size: ModelSize) -> int:
-    """Of the weights: embeddings, head, norms and biases are never quantized."""
-    weight_bytes = bytes_per_weight(spec, size, trained=False)
+def _teacher_bytes(spec: ModelSpec | None, size: ModelSize | None) -> int:
+    if spec is None or size is None:
+        return 0
+    return _weights_bytes(spec, size, bytes_per_weight(spec, size, trained=False))
+
+
+def _weights_bytes(spec: ModelSpec, size: ModelSize, weight_bytes: int) -> int:
+    """Embeddings, head, norms and biases are never quantized."""
     if spec.quantization is None:
         return size.parameters * weight_bytes
     linear = size.layers * sum(inputs * outputs for inputs, outputs in size.linears.values())

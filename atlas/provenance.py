@@ -37,6 +37,7 @@ PACKAGES = (
     "safetensors",
     "tokenizers",
     "torch",
+    "torchao",
     "transformers",
     "triton",
     "trl",

@@ -131,6 +131,12 @@ class ModelSpec(Spec):
     """Branch, tag or commit of a hub model. Pin a commit to make a run repeatable."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights in memory. `auto`: as stored for a teacher; float32 for a fully trained student."""
+    quantization: Literal["int8", "int4", "fp8"] | None = None
+    """Hold the weights of the linear layers in fewer bits, quantized as they are loaded; embeddings and head stay as
+    they are. For a teacher, or a model that is only measured: of bfloat16 layers `int8` and `fp8` take half the memory
+    and `int4` a quarter, and the distributions change slightly. Needs torchao: `pip install 'atlas[quantization]'`;
+    `int4` also a GPU of compute capability 8.0. `int8` and `fp8` were run on a CPU only, `int4` never. Default: as
+    stored."""
     gguf_file: str | None = None
     """Name of a GGUF file inside `model`, to be dequantized on load."""
     trust_remote_code: bool = False
@@ -144,16 +150,6 @@ class StudentSpec(ModelSpec):
     """Train low-rank adapters instead of all weights."""
     from_scratch: bool = False
     """Start from random weights: `model` then needs only a config and a tokenizer."""
-
-
-class TeacherSpec(ModelSpec):
-    """The model that is learnt from."""
-
-    quantization: Literal["int8", "int4", "fp8"] | None = None
-    """Hold the weights of the linear layers in fewer bits, quantized as they are loaded; embeddings and head stay as
-    they are. Of a bfloat16 teacher's layers `int8` and `fp8` take half the memory and `int4` a quarter; the student
-    then learns from a slightly different distribution. Needs torchao: `pip install 'atlas[quantization]'`; `int4` also
-    a GPU of compute capability 8.0. `int8` and `fp8` were run on a CPU only, `int4` never. Default: as stored."""
 
 
 class TrainingSpec(Spec):

@@ -172,8 +172,8 @@ def _roles(jobs: Mapping[str, JobSpec]) -> dict[str, str]:
     return roles
 
 
-def _weights(model: ModelSpec) -> tuple[str, str | None, str | None]:
-    return model.model, model.revision, model.gguf_file
+def _weights(model: ModelSpec) -> tuple[str | None, ...]:
+    return model.model, model.revision, model.gguf_file, model.quantization
 
 
 def _what_is_compared(job: JobSpec) -> str:

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from atlas.errors import RunFailed
-from atlas.spec import LoraSpec, ModelSpec, StudentSpec, TeacherSpec, is_local
+from atlas.spec import LoraSpec, ModelSpec, StudentSpec, is_local
 from atlas.training.gguf import converted
 
 logger = logging.getLogger(__name__)
@@ -154,23 +154,22 @@ def _token_by_id(tokenizer: PreTrainedTokenizerBase) -> dict[int, tuple[str, boo
 def _dtype(spec: ModelSpec, fully_trained: bool) -> Any:
     if spec.dtype != "auto":
         return getattr(torch, spec.dtype)
-    quantization = spec.quantization if isinstance(spec, TeacherSpec) else None
-    if quantization == "int4":
+    if spec.quantization == "int4":
         return torch.bfloat16  # the only type that its kernel computes in
-    if fully_trained or (quantization and device().type == "cpu"):
+    if fully_trained or (spec.quantization and device().type == "cpu"):
         return torch.float32
     return "auto"
 
 
 def _quantized(spec: ModelSpec) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that quantize the linear layers of a teacher as they are read, each on the device
+    """Arguments of `from_pretrained` that quantize the linear layers as they are read, each on the device
     where it stays, so that the full weights are never there together."""
-    if not isinstance(spec, TeacherSpec) or spec.quantization is None:
+    if spec.quantization is None:
         return {}
     if spec.quantization == "int4" and not (torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)):
         raise RunFailed(
             "bad_model",
-            "teacher.quantization int4 needs an NVIDIA GPU of compute capability 8.0 or more, which this worker does "
+            "quantization int4 needs an NVIDIA GPU of compute capability 8.0 or more, which this worker does "
             "not have; use int8 or fp8",
         )
     try:
@@ -178,7 +177,7 @@ def _quantized(spec: ModelSpec) -> dict[str, Any]:
     except ImportError as error:
         raise RunFailed(
             "missing_package",
-            f"teacher.quantization needs torchao ({error}); pip install 'atlas[quantization]'",
+            f"quantization needs torchao ({error}); pip install 'atlas[quantization]'",
         ) from error
     kind = {
         "int8": torchao.Int8WeightOnlyConfig,

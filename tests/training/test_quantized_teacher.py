@@ -13,7 +13,7 @@ from atlas.errors import RunFailed, SpecError
 from atlas.job import JobSpec, check
 from atlas.models import estimate_peak_bytes
 from atlas.provenance import Gpu
-from atlas.spec import StudentSpec, TeacherSpec
+from atlas.spec import ModelSpec, StudentSpec
 from atlas.training.compatibility import why_not_ours
 from atlas.training.generation import generate
 from atlas.training.head import head_of, hidden_states
@@ -41,7 +41,7 @@ def sharp(tmp_path_factory):
 
 
 def loaded(path, tmp_path, quantization=None, **fields):
-    spec = TeacherSpec(model=str(path), quantization=quantization, **fields)
+    spec = ModelSpec(model=str(path), quantization=quantization, **fields)
     return load_model(spec, tmp_path / "cache", trainable=False)
 
 
@@ -72,7 +72,7 @@ def share_lost(quantized_NV, full_NV):
 @needs_torchao
 @pytest.mark.parametrize("quantization", ON_THE_CPU)
 def test_its_distribution_is_close_to_that_of_the_full_teacher(sharp, tmp_path, quantization):
-    tokenizer = load_tokenizer(TeacherSpec(model=str(sharp)), tmp_path)
+    tokenizer = load_tokenizer(ModelSpec(model=str(sharp)), tmp_path)
     full, quantized = loaded(sharp, tmp_path), loaded(sharp, tmp_path, quantization)
     assert why_not_ours(quantized, len(tokenizer)) is None
     full_NV, quantized_NV = logprobs(full, tokenizer), logprobs(quantized, tokenizer)
@@ -102,7 +102,7 @@ def test_a_dtype_that_is_asked_for_is_what_it_computes_in(sharp, tmp_path):
 @needs_torchao
 @pytest.mark.parametrize("quantization", ON_THE_CPU)
 def test_it_computes_under_autocast_as_the_engine_runs_it_on_a_gpu(sharp, tmp_path, quantization):
-    tokenizer = load_tokenizer(TeacherSpec(model=str(sharp)), tmp_path)
+    tokenizer = load_tokenizer(ModelSpec(model=str(sharp)), tmp_path)
     full, quantized = loaded(sharp, tmp_path), loaded(sharp, tmp_path, quantization)
     with torch.autocast("cpu", torch.bfloat16):
         lost = share_lost(logprobs(quantized, tokenizer), logprobs(full, tokenizer))
@@ -111,7 +111,7 @@ def test_it_computes_under_autocast_as_the_engine_runs_it_on_a_gpu(sharp, tmp_pa
 
 @needs_torchao
 def test_it_is_evaluated_as_any_model(sharp, tmp_path):
-    tokenizer = load_tokenizer(TeacherSpec(model=str(sharp)), tmp_path)
+    tokenizer = load_tokenizer(ModelSpec(model=str(sharp)), tmp_path)
     prompts = ["copy abc?", "12+3=", "copy z?"]
     written = [
         generate(model, tokenizer, prompts, max_completion_length=6, batch_size=2)
@@ -207,9 +207,20 @@ def test_weights_that_are_quantized_already_are_not_quantized_again(student, tmp
     assert path == "teacher.quantization" and "'gptq'" in message and "remove" in message
 
 
-def test_a_student_is_never_quantized(student):
-    with pytest.raises(ValueError, match="quantization"):
-        StudentSpec.model_validate({"model": str(student), "quantization": "int8"})
+def test_a_model_that_is_trained_is_never_quantized(student, sharp):
+    trained = job(student, sharp, None).model_copy(
+        update={"student": StudentSpec(model=str(student), quantization="int8")}
+    )
+    assert ("student.quantization", "quantized weights cannot be trained; remove it, or quantize the teacher") in (
+        refusals(trained)
+    )
+    measured = {"name": "as-is", "student": {"model": str(sharp), "quantization": "int8"}}
+    measured |= {
+        "method": {"type": "evaluate"},
+        "dataset": {"type": "arithmetic"},
+        "evaluation": {"max_completion_length": 8},
+    }
+    assert refusals(JobSpec.model_validate(measured)) == []
 
 
 @needs_torchao
