@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +78,9 @@ def _cpu(threads: int, cache: Path) -> Machine | None:
         machine = _measured(name, threads)
     except (ImportError, OSError):
         return None
-    if os.getloadavg()[0] < len(cores()) - threads + 0.5:  # or others took part of what was measured
-        _write(cache, {**known, key: asdict(machine)})
+    if os.getloadavg()[0] > len(cores()) - threads + 0.5:  # others took part of what was measured
+        return replace(machine, name=f"{name} (busy now, so in truth faster)")
+    _write(cache, {**known, key: asdict(machine)})
     return machine
 
 

@@ -58,8 +58,9 @@ def test_a_cpu_is_measured_once_for_each_number_of_threads(measured: list[int], 
 
 def test_a_busy_machine_is_measured_again(measured: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (3.0, 0.1, 0.1))
-    machine_of(job(gpus=0, cpus=2), tmp_path)
-    machine_of(job(gpus=0, cpus=2), tmp_path)
+    for _ in range(2):
+        found = machine_of(job(gpus=0, cpus=2), tmp_path)
+        assert found is not None and "busy" in found.name
     assert measured == [2, 2]
 
 

@@ -2,19 +2,25 @@
 experiment its runs and what its arms differ in."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from atlas.datasets.base import Splits
 from atlas.differences import differences
+from atlas.duration import duration
 from atlas.experiment import Experiment
 from atlas.job import JobSpec
 from atlas.lengths import lengths_of
 from atlas.models import ASSUMED_LENGTHS, describe, estimate_peak_bytes, fetch_config
 from atlas.spec import ModelSpec
 
+if TYPE_CHECKING:
+    from atlas.store import Store
+
+_NO_TIME = "unknown: it takes the model configs, and a known GPU or torch on a CPU"
 _NO_CONFIG = "parameter count unknown: its config is neither local nor in the hub's cache, and the hub has none to give"
 
 
@@ -23,11 +29,13 @@ def plan_of(job: JobSpec) -> dict[str, Any]:
     models = {role: spec for role, spec in (("student", job.student), ("teacher", job.teacher)) if spec}
     for spec in models.values():
         fetch_config(spec)
+    splits = job.dataset.check()
     return {
         "job": job.model_dump(mode="json"),
         "runs_on": _place(job),
         "models": {role: _size(spec) for role, spec in models.items()},
-        "estimated_peak_bytes": _peak(job),
+        "estimated_peak_bytes": _peak(job, splits),
+        "estimated_time": _time(job, splits),
         "last_run": _last_run(job),
     }
 
@@ -45,6 +53,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     for part, number in (peak or {}).items():
         if part != "total_bytes" and number:
             typer.echo(f"            {part.removesuffix('_bytes').replace('_', ' '):<22} {_gigabytes(number)}")
+    _print_time(plan["estimated_time"])
     last = plan["last_run"]
     if last is None:
         typer.echo("last run  none of this name")
@@ -60,10 +69,19 @@ def plan_of_experiment(experiment: Experiment) -> dict[str, Any]:
     """The plan as a JSON document."""
     runs = [*experiment.baselines.values(), *experiment.runs]
     reference = {run.arm: run.job for run in reversed(experiment.runs)}
-    for spec in {job.student.model: job.student for job in reference.values()}.values():
+    specs = [spec for job in reference.values() for spec in (job.student, job.teacher) if spec]
+    for spec in {spec.model: spec for spec in specs}.values():
         fetch_config(spec)
+    data = {job.dataset.model_dump_json(): job.dataset for job in (run.job for run in runs)}
+    splits = {key: dataset.check() for key, dataset in data.items()}
+    texts = {arm: splits[job.dataset.model_dump_json()] for arm, job in reference.items()}
+    times = {arm: _time(job, texts[arm]) for arm, job in reversed(reference.items())}
     earlier = _earlier_runs([run.job for run in runs])
     budgets = [_limits(run.job) for run in experiment.runs]
+    new = [run for run in runs if earlier[run.job.name] is None]
+    new_times = [
+        times[run.arm] if run.arm in times else _time(run.job, splits[run.job.dataset.model_dump_json()]) for run in new
+    ]
     return {
         "experiment": experiment.spec.model_dump(mode="json"),
         "runs": [
@@ -72,7 +90,9 @@ def plan_of_experiment(experiment: Experiment) -> dict[str, Any]:
         "budget": budgets[0] if all(budget == budgets[0] for budget in budgets) else None,
         "budget_of_new_runs": _time_in_all([run.job for run in experiment.runs if earlier[run.job.name] is None]),
         "runs_on": _place(experiment.runs[0].job),
-        "estimated_peak_bytes": {arm: _peak(job) for arm, job in reversed(reference.items())},
+        "estimated_peak_bytes": {arm: _peak(job, texts[arm]) for arm, job in reversed(reference.items())},
+        "estimated_time": times,
+        "estimated_seconds_of_new_runs": _sum(new_times),
         "differences": experiment.differences,
     }
 
@@ -100,6 +120,12 @@ def print_plan_of_experiment(plan: dict[str, Any]) -> None:
         typer.echo(
             f"memory    {arm}: {_gigabytes(peak['total_bytes']) if peak else 'unknown without the model configs'}"
         )
+    for arm, time in plan["estimated_time"].items():
+        typer.echo(f"time      {arm}: {_of_a_run(time)}")
+    if plan["estimated_seconds_of_new_runs"]:
+        typer.echo(
+            f"          about {duration(plan['estimated_seconds_of_new_runs'])} for all new runs, one after another"
+        )
     typer.echo("\nthe arms differ in this and nothing else:")
     print_differences(plan["differences"])
 
@@ -123,15 +149,21 @@ def print_differences(found: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _earlier_runs(jobs: list[JobSpec]) -> dict[str, tuple[str, str] | None]:
     """Job name -> id and state of the equal run that `submit` would not repeat."""
-    from atlas.cli.stores import settled_store
-    from atlas.store import home_from_environment
     from atlas.submission import equal_run
 
-    if not (home_from_environment() / "atlas.db").exists():
+    store = _store()
+    if store is None:
         return {job.name: None for job in jobs}
-    store = settled_store()
     found = {job.name: equal_run(store, job) for job in jobs}
     return {name: None if run is None else (run.id, run.state) for name, run in found.items()}
+
+
+def _store() -> "Store | None":
+    """The project's store, if there is one: a plan makes none."""
+    from atlas.cli.stores import settled_store
+    from atlas.store import home_from_environment
+
+    return settled_store() if (home_from_environment() / "atlas.db").exists() else None
 
 
 def _limits(job: JobSpec) -> dict[str, float]:
@@ -166,22 +198,68 @@ def _size(spec: ModelSpec) -> str | None:
     return None if size is None else f"{spec.model}: {size.parameters:,} parameters"
 
 
-def _peak(job: JobSpec) -> dict[str, int] | None:
-    estimate = estimate_peak_bytes(job, lengths_of(job, job.dataset.check()) or ASSUMED_LENGTHS)
+def _time(job: JobSpec, splits: Splits | None) -> dict[str, Any] | None:
+    from atlas.job_time import job_time
+    from atlas.store import home_from_environment
+
+    time = job_time(job, splits, home_from_environment(), _store())
+    if time is None:
+        return None
+    step = time.step and {**asdict(time.step), "total": time.step.total}
+    found = asdict(time) | {"total_seconds": time.total_seconds}
+    return {"step_seconds": step, **{name: value for name, value in found.items() if name != "step"}}
+
+
+def _print_time(time: dict[str, Any] | None) -> None:
+    if time is None:
+        typer.echo(f"time      {_NO_TIME}")
+        return
+    step, steps, number = time["step_seconds"], time["steps"], time["evaluations"]
+    evaluation = f"{duration(time['evaluation_seconds'])} for {number} evaluation{'s' if number > 1 else ''}"
+    if step is None:
+        typer.echo(f"time      {_about(time)} {evaluation}")
+    else:
+        phases = ", ".join(
+            f"{phase.replace('_', ' and ')} {seconds:.2g}"
+            for phase, seconds in step.items()
+            if phase != "total" and seconds >= 0.01 * step["total"]
+        )
+        typer.echo(f"time      {_about(time)} {step['total']:.2g} s a step ({phases})")
+        ended = " when the budget ends it" if time["training_seconds"] < 0.999 * steps * step["total"] else ""
+        typer.echo(f"          {duration(time['training_seconds'])} for {steps} steps{ended}, and {evaluation}")
+    longest = "; completions taken to be as long as they may be" if time["at_most"] else ""
+    typer.echo(f"          {time['source']}{longest}")
+
+
+def _of_a_run(time: dict[str, Any] | None) -> str:
+    if time is None:
+        return _NO_TIME
+    step = time["step_seconds"]
+    steps = f", {step['total']:.2g} s a step; {time['source']}" if step else ""
+    return f"{_about(time)} {duration(time['total_seconds'])} a run with its evaluations{steps}"
+
+
+def _about(time: Mapping[str, Any]) -> str:
+    return "at most about" if time["at_most"] else "about"
+
+
+def _sum(times: Sequence[Mapping[str, Any] | None]) -> float | None:
+    """None if one of them is not known, or there are none."""
+    known = [time["total_seconds"] for time in times if time is not None]
+    return sum(known) if known and len(known) == len(times) else None
+
+
+def _peak(job: JobSpec, splits: Splits | None) -> dict[str, int] | None:
+    estimate = estimate_peak_bytes(job, lengths_of(job, splits) or ASSUMED_LENGTHS)
     if estimate is None:
         return None
     return {**asdict(estimate), "slack_bytes": estimate.slack_bytes, "total_bytes": estimate.total_bytes}
 
 
 def _last_run(job: JobSpec) -> dict[str, Any] | None:
-    from atlas.cli.stores import settled_store
-    from atlas.store import home_from_environment
-
-    if not (home_from_environment() / "atlas.db").exists():
-        return None
-    store = settled_store()
-    run = store.last_run_of_name(job.name)
-    if run is None:
+    store = _store()
+    run = store.last_run_of_name(job.name) if store else None
+    if store is None or run is None:
         return None
     earlier = JobSpec.model_validate_json(store.spec(run.id))
     return {"id": run.id, "state": run.state, "differences": differences(earlier, job)}
