@@ -1,0 +1,82 @@
+"""Bytes to ids: nothing is lost, and what a tokenizer reads well comes out as it would split it."""
+
+import unicodedata
+
+import pytest
+from alignment_reference import REAL, TINY, real_side, tiny_side
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from atlas.training.alignment.byte_table import ByteTable
+
+LOSSLESS = [name for name in TINY if name not in ("few bytes", "characters")]
+BOUNDED = {"derandomize": True, "deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+TEXTS = [
+    "Natalia sold 48/2 = 24 clips in May.\n#### 72",
+    "小明有12个苹果",
+    "ภาษาไทย",
+    "x\n\n  y\t",
+    " a",
+    "\\frac{1}{2}",
+    "",
+]
+
+
+def spelled(ids: list[int], table: ByteTable) -> bytes:
+    return b"".join(table.bytes_V[i] for i in ids)
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_any_bytes_come_back(name):
+    side = tiny_side(name)
+
+    @settings(max_examples=100, **BOUNDED)
+    @given(st.lists(st.one_of(st.binary(max_size=12), st.text(max_size=8).map(str.encode)), max_size=4))
+    def round_trips(texts):
+        rows = side.encoder(texts)
+        assert [spelled(row, side.table) for row in rows] == texts
+        assert rows == [side.speller(text) for text in texts]
+
+    round_trips()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", [pytest.param(i, marks=pytest.mark.slow if i == "gemma-3" else ()) for i in REAL])
+def test_plain_text_is_split_as_the_tokenizer_itself_splits_it(name, shared):
+    side = real_side(name, shared)
+    assert all(unicodedata.is_normalized("NFC", text) for text in TEXTS)
+    rows = side.encoder([text.encode() for text in TEXTS])
+    assert rows == [side.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+@pytest.mark.parametrize("text", ["Cafe\u0301", "<|im_end|>", "a<eos>b", "▁", "a ▁▁ b", "<0x41>", " a", "a"])
+def test_text_that_tokenizers_change_keeps_its_bytes(name, text):
+    side = tiny_side(name)
+    [row] = side.encoder([text.encode()])
+    assert spelled(row, side.table) == text.encode()
+    assert not set(row) & side.table.control
+
+
+def test_bytes_that_are_no_text_are_spelled_apart_from_the_text_beside_them():
+    raw = b"\xf0\x9f\xa7"
+    for name in ("sentencepiece", "digits in threes"):
+        encoder = tiny_side(name).encoder
+        apart = encoder([b"12 ", raw, b"34"])
+        assert encoder([b"12 " + raw + b"34"])[0] == [i for row in apart for i in row]
+    side = tiny_side("sentencepiece")
+    assert side.tokenizer.convert_ids_to_tokens(side.encoder([raw])[0]) == ["<0xF0>", "<0x9F>", "<0xA7>"]
+    assert side.tokenizer.convert_ids_to_tokens(side.encoder(["▁".encode()])[0]) == ["<0xE2>", "<0x96>", "<0x81>"]
+
+
+def test_ids_end_before_a_byte_without_a_token():
+    side = tiny_side("few bytes")
+    for text in ("the zebra", "cost 9", "caf\u00e9 zoo", "Z"):
+        [row] = side.encoder([text.encode()])
+        missing = next(n for n, byte in enumerate(text.encode()) if bytes([byte]) not in side.table.bytes_V)
+        assert spelled(row, side.table) == text.encode()[:missing]
+
+
+def test_a_character_without_a_token_ends_a_literal_vocabulary():
+    side = tiny_side("characters")
+    assert [spelled(row, side.table) for row in side.encoder([b"1+2Z3", b"abc"])] == [b"1+2", b"abc"]
