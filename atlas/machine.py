@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ _ACHIEVED_FLOPS, _ACHIEVED_BANDWIDTH = 0.4, 0.6
 """Shares of the peak that are assumed to be achieved. Not measured."""
 _LAUNCH_SECONDS = 5e-6
 """Of one operation on a GPU, from Python. Assumed."""
-_ROUNDS = 8
+_ROUNDS = 6
 _FILE = "machines.json"
 
 
@@ -63,13 +64,13 @@ def threads_of(job: "JobSpec") -> int:
     return job.resources.cpus or (int(told) if told.isdigit() and int(told) else len(cores()))
 
 
-def _cpu(threads: int, cache: Path) -> Machine | None:
+def _cpu(threads: int, file: Path) -> Machine | None:
     version = installed_version("torch")
     if version is None:
         return None
     name = f"{_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
     key = f"{platform.node()}, {name}, torch {version}"
-    known = _read(cache)
+    known = _read(file)
     try:
         return Machine(**known[key])
     except (KeyError, TypeError):
@@ -80,10 +81,11 @@ def _cpu(threads: int, cache: Path) -> Machine | None:
         return None
     if os.getloadavg()[0] > len(cores()) - threads + 0.5:  # others took part of what was measured
         return replace(machine, name=f"{name} (busy now, so in truth faster)")
-    _write(cache, {**known, key: asdict(machine)})
+    _write(file, {**known, key: asdict(machine)})
     return machine
 
 
+@cache
 def _measured(name: str, threads: int) -> Machine:
     """Each rate is that of the fastest of some rounds: others may use the machine meanwhile."""
     import torch
@@ -138,21 +140,21 @@ def _cpu_name() -> str:
     return next(named, "") or platform.processor() or platform.machine()
 
 
-def _read(cache: Path) -> dict[str, dict[str, Any]]:
+def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
-        known = json.loads(cache.read_text(encoding="utf-8"))
+        known = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def _write(cache: Path, machines: dict[str, dict[str, Any]]) -> None:
+def _write(path: Path, machines: dict[str, dict[str, Any]]) -> None:
     """Where it cannot be written, it is measured again next time."""
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = cache.with_suffix(f".{os.getpid()}.part")
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = path.with_suffix(f".{os.getpid()}.part")
         with open_private(temporary, "w") as file:
             json.dump(machines, file, indent=2)
-        temporary.replace(cache)
+        temporary.replace(path)
     except OSError:
         return
