@@ -138,13 +138,18 @@ def lossless_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     backend = copy.deepcopy(_backend(tokenizer))
     kind = spelling(tokenizer)
     backend.normalizer = normalizers.Replace(" ", SPACE) if kind == "sentencepiece" else None
-    steps = [_without_prefix(step) for step in _steps(backend.pre_tokenizer, "pretokenizers")]
+    steps = [_without_prefix(step) for step in pre_tokenizer_steps(backend)]
     backend.pre_tokenizer = pre_tokenizers.Sequence([_pre_tokenizer(step) for step in steps if step])
     backend.post_processor = None
     backend.encode_special_tokens = True
     backend.no_padding()
     backend.no_truncation()
     return backend
+
+
+def pre_tokenizer_steps(backend: Tokenizer) -> list[dict[str, Any]]:
+    """The settings of each step by which a backend splits text into what its model sees."""
+    return list(_steps(backend.pre_tokenizer, "pretokenizers"))
 
 
 def _backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:

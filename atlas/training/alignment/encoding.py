@@ -5,9 +5,29 @@ from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from atlas.training.alignment.byte_table import BYTE_CHARACTERS, SPACE, ByteTable, lossless_backend, spelling
+from atlas.training.alignment.byte_table import (
+    BYTE_CHARACTERS,
+    SPACE,
+    ByteTable,
+    lossless_backend,
+    pre_tokenizer_steps,
+    spelling,
+)
+
+# How Llama-3, Qwen2 and GPT-2 split text. No match has a space after anything but white space, and none looks back or,
+# at the end of a word, ahead: a text can be cut before any space that follows no white space, as they cut there too.
+_LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CUT_BEFORE_SPACES = {f"{_LETTERS}|{numbers}|{_REST}" for numbers in (r"\p{N}", r"\p{N}{1,3}")}
+
+# A stretch up to the next such space.
+_WORD = re.compile(r"\s+(?:\S+(?:[^\S ]\s*)?)*|(?:\S+(?:[^\S ]\s*)?)+")
+
+# Words to remember, of some hundred bytes each.
+_REMEMBERED = 1_000_000
 
 # What bytes that are no UTF-8 decode to.
 _NO_UTF8 = "\udc80-\udcff"
@@ -30,14 +50,13 @@ class Encoder:
         self._spelling = spelling(tokenizer)
         raw = _NO_UTF8 + (SPACE if self._spelling == "sentencepiece" else "")
         self._raw = re.compile(f"([{raw}]+)")
+        self._in_words = _in_words(tokenizer, self._backend)
+        self._words: dict[str, list[int]] = {}
 
     def __call__(self, texts: Sequence[bytes]) -> list[list[int]]:
         # Every second part of a text is raw: what the tokenizer would not read as these bytes.
         parts = [self._raw.split(text.decode(errors="surrogateescape")) for text in texts]
-        readable = self._backend.encode_batch_fast(
-            [part for text in parts for part in text[::2]], add_special_tokens=False
-        )
-        ids = iter([encoding.ids for encoding in readable])
+        ids = iter(self._readable_ids([part for text in parts for part in text[::2]]))
         rows = []
         for text in parts:
             row = next(ids)
@@ -45,6 +64,17 @@ class Encoder:
                 row = [*row, *self._raw_ids(raw.encode(errors="surrogateescape")), *next(ids)]
             rows.append(row)
         return self._exact(rows, texts)
+
+    def _readable_ids(self, texts: list[str]) -> list[list[int]]:
+        if not self._in_words:
+            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        words = [_WORD.findall(text) for text in texts]
+        if len(self._words) > _REMEMBERED:
+            self._words.clear()
+        new = list(set().union(*words) - self._words.keys())
+        split = self._backend.encode_batch_fast(new, add_special_tokens=False)
+        self._words.update(zip(new, [encoding.ids for encoding in split], strict=True))
+        return [list(chain.from_iterable(map(self._words.__getitem__, row))) for row in words]
 
     def _raw_ids(self, raw: bytes) -> list[int]:
         if self._spelling == "byte_level":
@@ -67,3 +97,18 @@ class Encoder:
                 return row[:n]
             position += len(token)
         return row
+
+
+def _in_words(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> bool:
+    """Whether the tokenizer splits every text as it splits its words, so that a word can be remembered."""
+    steps = pre_tokenizer_steps(backend)
+    gpt2 = [step["type"] for step in steps] == ["ByteLevel"] and steps[0]["use_regex"]
+    llama3 = (
+        [step["type"] for step in steps] == ["Split", "ByteLevel"]
+        and steps[0]["pattern"].get("Regex") in _CUT_BEFORE_SPACES
+        and (steps[0]["behavior"], steps[0]["invert"]) == ("Isolated", False)
+        and not steps[1]["use_regex"]
+    )
+    added = [token for token in tokenizer.added_tokens_decoder.values() if not token.special]
+    plain = all(not (token.lstrip or token.rstrip or token.single_word or " " in token.content) for token in added)
+    return (gpt2 or llama3) and plain

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from alignment_reference import REAL, TINY, real_side, tiny_side
+from alignment_reference import REAL, TINY, Side, real_side, tiny_side
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +11,29 @@ from atlas.training.alignment.byte_table import ByteTable
 
 LOSSLESS = [name for name in TINY if name not in ("few bytes", "characters")]
 BOUNDED = {"derandomize": True, "deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+SEAMS = [
+    *[
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "\xa0",
+        "\u3000",
+        "\x1c",
+        "\x85",
+        "\u2028",
+        "a",
+        "Ab",
+        "'s",
+        "'",
+        "12",
+        "1234",
+        "٣",
+    ],
+    *["½", "小", "e\u0301", ".", ".\n", "<call>", "<eos>", "👩\u200d", "\u200b", "ſ"],
+]
+"""What a tokenizer that reads a text word by word could split in another way where words meet."""
 TEXTS = [
     "Natalia sold 48/2 = 24 clips in May.\n#### 72",
     "小明有12个苹果",
@@ -38,6 +61,26 @@ def test_any_bytes_come_back(name):
         assert rows == [side.speller(text) for text in texts]
 
     round_trips()
+
+
+def splits_seams_as_whole_texts(side: Side) -> None:
+    @settings(max_examples=300, **BOUNDED)
+    @given(st.lists(st.lists(st.sampled_from(SEAMS), max_size=12).map("".join), max_size=8))
+    def splits(texts):
+        assert side.encoder([text.encode() for text in texts]) == [side.speller(text.encode()) for text in texts]
+
+    splits()
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_a_text_is_split_the_same_whatever_words_were_met_before(name):
+    splits_seams_as_whole_texts(tiny_side(name))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", [pytest.param(i, marks=pytest.mark.slow if i == "gemma-3" else ()) for i in REAL])
+def test_a_real_tokenizer_splits_the_same_whatever_words_were_met_before(name, shared):
+    splits_seams_as_whole_texts(real_side(name, shared))
 
 
 @pytest.mark.real
