@@ -123,7 +123,7 @@ def _problems(job: JobSpec) -> Iterator[Problem]:
         if model is not None:
             yield from check_model(model, role)
             yield from _quantization_problems(job, model, role)
-    if job.teacher is not None and job.method.needs_teacher:
+    if job.teacher is not None and job.method.needs_teacher and not job.method.aligns_tokenizers:
         yield from check_pair(job.student, job.teacher)
     if job.student.from_scratch and job.method.type != "sft":
         yield Problem(

@@ -38,10 +38,11 @@ from atlas.datasets.base import Example
 from atlas.job import JobSpec
 from atlas.run import Run
 from atlas.training import engine, rollouts
-from atlas.training.gkd import GkdTrainer, load_teacher
+from atlas.training.gkd import GkdTrainer
 from atlas.training.grpo import GrpoTrainer
 from atlas.training.loop import prepare
 from atlas.training.prompts import encode_prompts, render_prompt
+from atlas.training.teacher import load_teacher
 
 LENGTHS = (105, 20, 160, 45, 80, 32, 138, 60)
 """Tokens of the completions, EOS among them: mean 80. Rows take them in turns."""
@@ -220,6 +221,7 @@ def measure(request: Request, directory: Path) -> dict[str, Any]:
     build = _atlas if request.what == "atlas" else _trl
     trainer, phases, lengths = build(request, directory)
     teacher = getattr(trainer, "teacher_model", getattr(trainer, "teacher", None))
+    teacher = getattr(teacher, "model", teacher) if request.what == "atlas" else teacher
     if teacher is not None:
         decoder = teacher.get_decoder()
         decoder.forward = phases.timed("teacher", decoder.forward)
@@ -238,7 +240,8 @@ def agreement(request: Request, directory: Path) -> dict[str, Any]:
     examples = [example for example in trainer.examples for _ in range(request.group)]
     trainer.score(examples, written)
     trainer.model.train()
-    loss, _, tokens = trainer._backward(written)
+    loss, _ = trainer._backward(written)
+    tokens = sum(len(row.completion_ids) for row in written)
     gradient = _gradient(trainer.model)
     found = {}
     for what in TRL[request.method]:
@@ -265,7 +268,7 @@ def _atlas(request: Request, directory: Path) -> tuple[Trainer, Phases, Lengths]
     trainer: GkdTrainer | GrpoTrainer
     if request.method == "gkd":
         teacher = load_teacher(run, prepared)
-        _disturb(teacher)
+        _disturb(teacher.model)
         trainer = GkdTrainer(run, prepared, run.job.method, teacher)  # type: ignore[arg-type]
     else:
         trainer = GrpoTrainer(run, prepared, run.job.method)  # type: ignore[arg-type]

@@ -138,9 +138,8 @@ def test_an_added_token_counts(tmp_path: Path) -> None:
     assert "the first differing id is 2, None for the student and '<x>'" in pair(student, teacher)
 
 
-def test_vocabularies_of_different_sizes_are_named(tmp_path: Path) -> None:
-    said = pair(directory(tmp_path / "s", vocab_size=262144), directory(tmp_path / "t", vocab_size=262080))
-    assert "teacher.model: its vocab_size is 262080 and the student's 262144" in said
+def test_heads_of_different_widths_make_a_pair(tmp_path: Path) -> None:
+    assert pair(directory(tmp_path / "s", vocab_size=151936), directory(tmp_path / "t", vocab_size=152064)) == ""
 
 
 def test_a_pair_that_is_not_at_hand_is_not_judged(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ class Method(Spec, ABC):
 
     needs_teacher: ClassVar[bool] = False
     """Whether the method learns from a teacher."""
+    aligns_tokenizers: ClassVar[bool] = False
+    """Whether student and teacher may tokenize differently."""
     trains: ClassVar[bool] = True
     """Whether the method changes the student's weights."""
     samples_rollouts: ClassVar[bool] = False

@@ -33,6 +33,7 @@ class Gkd(Method):
     type: Literal["gkd"] = "gkd"
     needs_teacher: ClassVar[bool] = True
     samples_rollouts: ClassVar[bool] = True
+    aligns_tokenizers: ClassVar[bool] = True
 
     lmbda: float = Field(1.0, ge=0, le=1)
     """Share of steps on the student's own rollouts; the rest learn from the dataset's solutions, or with `seq_kd` from
@@ -46,6 +47,10 @@ class Gkd(Method):
     """The divergence: 0 is forward KL(teacher || student), 1 is reverse KL(student || teacher), between is JSD."""
     top_k: TopKSpec | None = None
     """Compare only the likeliest tokens one by one. Default: the whole vocabulary."""
+    alignment: Literal["push_forward", "gold", "uld"] = "push_forward"
+    """How distributions over different vocabularies are compared, where student and teacher tokenize differently.
+    `push_forward`: exactly, on the tokens that both have, to which all others are added up. For comparison, the losses
+    of TRL's GOLDTrainer: `gold`, and `uld` (arXiv:2402.12030), which compares sorted probabilities."""
     temperature: float = Field(1.0, gt=0, le=10)
     """Softmax temperature of both models inside the loss. (`sampling.temperature` is that of the rollouts.)"""
 
@@ -65,6 +70,11 @@ class Gkd(Method):
             if self.lmbda < 1:
                 message = "needs the student's own rollouts in every step; set method.lmbda to 1"
                 problems.append(Problem(f"policy_gradient {message}", "method.loss"))
+        if self.alignment != "push_forward":
+            for field, default in (("loss", "divergence"), ("top_k", None)):
+                if getattr(self, field) != default:
+                    message = f"would be ignored with alignment {self.alignment}; leave it out"
+                    problems.append(Problem(message, f"method.{field}"))
         if problems:
             raise SpecError(problems)
 

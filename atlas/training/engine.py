@@ -98,8 +98,21 @@ class OnPolicyTrainer(Measured, Trainer):
     def token_loss(self, packed: Packed, rows: Sequence[int]) -> ChunkLoss:
         """The loss of the predicted tokens of a micro-batch of these rollouts of the step, by chunks."""
 
+    def packed_loss(self, packed: Packed, rows: Sequence[int]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """The sum of the loss over a micro-batch, differentiable, and sums to report."""
+        chunk_loss = self.token_loss(packed, rows)
+        return linear_loss(hidden_states(self.student, packed), head_of(self.student, self.vocabulary), chunk_loss)
+
+    def terms(self, rollouts: Sequence[Rollout], row: int) -> int:
+        """How many terms a rollout has in the loss, which is the mean over all of them."""
+        return len(rollouts[row].completion_ids)
+
+    def means(self, sums: Mapping[str, float], terms: int) -> Mapping[str, float]:
+        """Metrics of a step from the sums that `packed_loss` reports and the number of their terms."""
+        return {name: value / max(1, terms) for name, value in sums.items()}
+
     def counted(self, rollouts: Sequence[Rollout]) -> list[int]:
-        """Which rollouts' tokens the loss is the mean over."""
+        """Which rollouts' terms the loss is the mean over."""
         return list(range(len(rollouts)))
 
     def learnt_from(self, rollouts: Sequence[Rollout]) -> list[int]:
@@ -120,9 +133,10 @@ class OnPolicyTrainer(Measured, Trainer):
         self.step_metrics |= self.score(rows_of, rollouts)
         model.train()
         with self.phase("forward_backward"):
-            loss, sums, tokens = self._backing_off("max_tokens", lambda: self._backward(rollouts))
-        self.run.clock.tokens_trained += tokens
-        self.step_metrics |= {name: value / max(1, tokens) for name, value in sums.items()}
+            loss, sums = self._backing_off("max_tokens", lambda: self._backward(rollouts))
+        kept = self.learnt_from(rollouts)
+        self.run.clock.tokens_trained += sum(len(rollouts[i].completion_ids) for i in kept)
+        self.step_metrics |= self.means(sums, sum(self.terms(rollouts, i) for i in kept))
         self.step_metrics["loss"] = float(loss)
         self._check_finite("loss", loss)
         return loss
@@ -163,27 +177,25 @@ class OnPolicyTrainer(Measured, Trainer):
             )
         return written
 
-    def _backward(self, rollouts: Sequence[Rollout]) -> tuple[torch.Tensor, dict[str, float], int]:
-        """Makes the gradients of all micro-batches. Returns the loss, sums of what the losses report, and tokens."""
+    def _backward(self, rollouts: Sequence[Rollout]) -> tuple[torch.Tensor, dict[str, float]]:
+        """Makes the gradients of all micro-batches. Returns the loss and sums of what the losses report."""
         self.model.zero_grad()  # of an attempt that ran out of memory
         torch.manual_seed(_seed_of(self.args.seed, self.state.global_step, "dropout"))
         kept = self.learnt_from(rollouts)
         rows = [rollouts[i].row for i in kept]
-        denominator = max(1, sum(len(rollouts[i].completion_ids) for i in self.counted(rollouts)))
+        denominator = max(1, sum(self.terms(rollouts, i) for i in self.counted(rollouts)))
         total = torch.zeros((), device=self.args.device)
         sums: Counter[str] = Counter()
         for chosen in micro_batches(rows, self.max_rows, self.max_tokens):
             packed = pack([rows[i] for i in chosen], self.args.device)
             with self.compute_loss_context_manager():
-                chunk_loss = self.token_loss(packed, [kept[i] for i in chosen])
-                hidden_ND = hidden_states(self.student, packed)
-                loss, reported = linear_loss(hidden_ND, head_of(self.student, self.vocabulary), chunk_loss)
+                loss, reported = self.packed_loss(packed, [kept[i] for i in chosen])
             loss = loss / denominator
             with own_attention(self.student):  # gradient checkpointing computes the layers again
                 self.accelerator.backward(loss)
             total += loss.detach()
             sums.update({name: float(value) for name, value in reported.items()})
-        return total, dict(sums), sum(len(rollouts[i].completion_ids) for i in kept)
+        return total, dict(sums)
 
     def _backing_off(self, limit: str, work: Callable[[], T]) -> T:
         """Does the work; whenever the device runs out of memory, again with half of `limit`."""

@@ -107,9 +107,10 @@ class Evaluator:
             "train_seconds": best["train_seconds"],
         }
 
-    def teacher(self, model: PreTrainedModel) -> None:
-        """Logs `eval/teacher_pass_rate` and its interval at step 0. Raises Stopped like `student`."""
-        values, _ = self._measure(model, self.examples, "evaluate")
+    def teacher(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Logs `eval/teacher_pass_rate` and its interval at step 0; the tokenizer is the teacher's own. Raises Stopped
+        like `student`."""
+        values, _ = self._measure(model, self.examples, "evaluate", tokenizer)
         names = ("pass_rate", "pass_rate_low", "pass_rate_high")
         self.run.log({f"eval/teacher_{name}": values[name] for name in names}, 0)
         self.run.summary["teacher"] = self._summary(values, 0)
@@ -123,10 +124,14 @@ class Evaluator:
             checkpoints.publish(staged, checkpoints.best_weights(folder, step))
 
     def _measure(
-        self, model: PreTrainedModel, examples: Sequence[Example], phase: str
+        self,
+        model: PreTrainedModel,
+        examples: Sequence[Example],
+        phase: str,
+        tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> tuple[dict[str, float], list[Sample]]:
-        spec, run = self.spec, self.run
-        prompts = [render_prompt(self.tokenizer, example.messages) for example in examples]
+        spec, run, tokenizer = self.spec, self.run, tokenizer or self.tokenizer
+        prompts = [render_prompt(tokenizer, example.messages) for example in examples]
 
         def report(done: int, total: int) -> None:
             if run.stop_requested:
@@ -136,7 +141,7 @@ class Evaluator:
         with run.clock.phase("evaluate", training=False):
             completions = generate(
                 model,
-                self.tokenizer,
+                tokenizer,
                 [prompt for prompt in prompts for _ in range(spec.num_samples)],
                 max_completion_length=spec.max_completion_length,
                 temperature=spec.temperature,

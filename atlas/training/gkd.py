@@ -9,21 +9,21 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
 from atlas.datasets.base import Example
+from atlas.errors import RunFailed
 from atlas.methods.gkd import Gkd
 from atlas.run import Run
-from atlas.training import load
 from atlas.training.distributions import entropy, log_softmax, sampled_logprobs
 from atlas.training.divergence import divergence, top_k_divergence
 from atlas.training.engine import OnPolicyTrainer, frozen_hidden_states, require_ours
-from atlas.training.head import Head, head_of
+from atlas.training.head import Head
 from atlas.training.linear_loss import ChunkLoss
 from atlas.training.loop import Prepared, fit, prepare
 from atlas.training.packing import Packed
 from atlas.training.prompts import check_lengths, encode_solution
 from atlas.training.rollouts import Rollout
+from atlas.training.teacher import Teacher, load_teacher
 
 
 def train(run: Run, method: Gkd) -> Path:
@@ -36,20 +36,23 @@ def train(run: Run, method: Gkd) -> Path:
     if method.needs_solutions:
         solutions = [len(encode_solution(tokenizer, example)) for example in examples]
         check_lengths(prepared.student, tokenizer, examples, solutions)
-    trainer = GkdTrainer(run, prepared, method, teacher)
+    trainer = _trainer(teacher, method)(run, prepared, method, teacher)
     return fit(run, trainer, prepared, teacher)
 
 
-def load_teacher(run: Run, prepared: Prepared) -> PreTrainedModel:
-    """The job's teacher. Raises RunFailed if it cannot be loaded or tokenizes otherwise than the student."""
-    spec = run.job.teacher
-    assert spec is not None, "Method.check lets no job without its teacher pass"
-    tokenizer = load.load_tokenizer(spec, prepared.cache)
-    load.check_same_tokenizer(prepared.tokenizer, tokenizer)
-    teacher = load.load_model(spec, prepared.cache, trainable=False)
-    load.check_vocabulary(teacher, tokenizer)
-    run.summary["revisions"]["teacher"] = load.resolved_revision(teacher)
-    return teacher
+def _trainer(teacher: Teacher, method: Gkd) -> "type[GkdTrainer]":
+    """Raises RunFailed(`bad_model`) for a setting that would be ignored."""
+    if teacher.difference is not None:
+        from atlas.training.gkd_aligned import AlignedGkdTrainer  # builds on the trainer below
+
+        return AlignedGkdTrainer
+    if method.alignment != "push_forward":
+        raise RunFailed(
+            "bad_model",
+            f"method.alignment {method.alignment} is for a student and a teacher that tokenize differently, and these "
+            "tokenize alike, so it would be ignored; remove it",
+        )
+    return GkdTrainer
 
 
 class GkdTrainer(OnPolicyTrainer):
@@ -58,10 +61,10 @@ class GkdTrainer(OnPolicyTrainer):
     arXiv:2306.13649, algorithm 1. The coin depends on seed and step alone, so that a resumed run throws the same.
     """
 
-    def __init__(self, run: Run, prepared: Prepared, method: Gkd, teacher: PreTrainedModel) -> None:
+    def __init__(self, run: Run, prepared: Prepared, method: Gkd, teacher: Teacher) -> None:
         assert run.job.training is not None
         super().__init__(run, prepared, run.job.training.batch_size, num_generations=1)
-        require_ours(teacher, self.vocabulary, "teacher")
+        require_ours(teacher.model, teacher.vocabulary, "teacher")
         self.method, self.teacher = method, teacher
 
     def on_policy(self, step: int) -> bool:
@@ -73,9 +76,13 @@ class GkdTrainer(OnPolicyTrainer):
             return super().rollouts(prompts)
         if self.method.seq_kd:
             with self.phase("teacher"):
-                return self.written_by(self.teacher, prompts)
+                return self.written_by_teacher(prompts)
         solutions = [(self.prompts[i], encode_solution(self.tokenizer, self.examples[i])) for i in prompts]
         return [Rollout(prompt, solution, [], clipped=False) for prompt, solution in solutions]
+
+    def written_by_teacher(self, prompts: Sequence[int]) -> list[Rollout]:
+        """The teacher's own completions of these examples, in the student's tokens."""
+        return self.written_by(self.teacher.model, prompts)
 
     def score(self, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> Mapping[str, float]:
         return {"on_policy": float(self.on_policy(self.state.global_step))} if self.method.lmbda < 1 else {}
@@ -85,8 +92,8 @@ class GkdTrainer(OnPolicyTrainer):
         teacher, both at temperature 1."""
         on_policy = self.on_policy(self.state.global_step)
         with self.phase("teacher"):
-            teacher_ND = frozen_hidden_states(self.teacher, packed)
-        head, temperature = head_of(self.teacher, self.vocabulary), self.method.temperature
+            teacher_ND = frozen_hidden_states(self.teacher.model, packed)
+        head, temperature = self.teacher.head, self.method.temperature
         if self.method.loss == "policy_gradient":
             return self._policy_gradient(packed, teacher_ND, head)
         measure = divergence if self.method.top_k is None else partial(top_k_divergence, spec=self.method.top_k)

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
 from atlas.methods.gkd_reward import GkdReward
 from atlas.run import Run
 from atlas.training.engine import require_ours
-from atlas.training.gkd import load_teacher
 from atlas.training.grpo import Advantages, GrpoTrainer, check
 from atlas.training.loop import Prepared, fit, prepare
 from atlas.training.packing import Packed
 from atlas.training.rollouts import Rollout
+from atlas.training.teacher import Teacher, load_teacher, require_same_tokenizer
 
 
 def train(run: Run, method: GkdReward) -> Path:
@@ -24,6 +23,7 @@ def train(run: Run, method: GkdReward) -> Path:
     prepared = prepare(run)
     check(run, prepared)
     teacher = load_teacher(run, prepared)
+    require_same_tokenizer(teacher)
     trainer = GkdRewardTrainer(run, prepared, method, teacher)
     return fit(run, trainer, prepared, teacher)
 
@@ -32,9 +32,9 @@ class GkdRewardTrainer(GrpoTrainer):
     """The advantage of a token is its group's and distillation_weight x (log teacher - log student), both at the
     sampling temperature."""
 
-    def __init__(self, run: Run, prepared: Prepared, method: GkdReward, teacher: PreTrainedModel) -> None:
+    def __init__(self, run: Run, prepared: Prepared, method: GkdReward, teacher: Teacher) -> None:
         super().__init__(run, prepared, method)
-        require_ours(teacher, self.vocabulary, "teacher")
+        require_ours(teacher.model, self.vocabulary, "teacher")
         self.weight, self.teacher = method.distillation_weight, teacher
 
     def learnt_from(self, rollouts: Sequence[Rollout]) -> list[int]:
@@ -43,7 +43,7 @@ class GkdRewardTrainer(GrpoTrainer):
     def advantages(self, packed: Packed, rows: Sequence[int]) -> Advantages:
         of_group = super().advantages(packed, rows)
         with self.phase("teacher"), torch.no_grad():
-            teacher_N = self.logprobs(self.teacher, packed)
+            teacher_N = self.logprobs(self.teacher.model, packed)
 
         def advantages(logprobs_C: torch.Tensor, which: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             outcome_C, reported = of_group(logprobs_C, which)

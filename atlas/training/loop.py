@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig
@@ -25,6 +25,9 @@ from atlas.training.chat_template import check_chat_template
 from atlas.training.evaluation import Evaluator
 from atlas.training.export import export, write_model_cards
 from atlas.training.trainer import Measured, Recorder
+
+if TYPE_CHECKING:
+    from atlas.training.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +113,7 @@ def planned_steps(spec: TrainingSpec, examples: int, prompts_per_step: int) -> i
     return max(1, ceil(spec.epochs * (examples // prompts_per_step)))
 
 
-def fit(run: Run, trainer: Measured, prepared: Prepared, teacher: PreTrainedModel | None = None) -> Path:
+def fit(run: Run, trainer: Measured, prepared: Prepared, teacher: "Teacher | None" = None) -> Path:
     """Trains from the newest complete checkpoint, or from the start, to the planned step or the end of the budget,
     exports the model, and scores on test the checkpoint that was best on dev.
 

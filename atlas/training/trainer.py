@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from atlas.errors import RunFailed
 from atlas.run import Run, Stopped
@@ -19,6 +19,8 @@ from atlas.training.evaluation import Evaluator
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Trainer
+
+    from atlas.training.teacher import Teacher
 else:
     _Trainer = object
 
@@ -94,7 +96,7 @@ class Measured(_Trainer):
 class Recorder(TrainerCallback):
     """Logs every step, evaluates and saves when due, and stops when asked to."""
 
-    def __init__(self, run: Run, evaluator: Evaluator, teacher: PreTrainedModel | None, training: ExitStack) -> None:
+    def __init__(self, run: Run, evaluator: Evaluator, teacher: "Teacher | None", training: ExitStack) -> None:
         """Starts the training clock when all is set up; the clock stops when the caller leaves `training`."""
         self.run, self.evaluator, self.teacher, self._training = run, evaluator, teacher, training
         self.stopped = False
@@ -106,7 +108,7 @@ class Recorder(TrainerCallback):
     ) -> None:
         step = state.global_step
         if step == 0 and self.teacher is not None and self.run.job.evaluation.teacher:
-            self.evaluator.teacher(self.teacher)
+            self.evaluator.teacher(self.teacher.model, self.teacher.tokenizer)
         if self.evaluator.due(step, last=False):
             self.evaluator.student(model, step)
         self.run.progress("train", step, self.run.planned_step)
@@ -148,10 +150,14 @@ class Recorder(TrainerCallback):
         state.log_history.clear()  # or every checkpoint would repeat the whole of metrics.jsonl
         if logs is None or "train_runtime" in logs:
             return
-        values = {f"train/{name}": value for name, value in logs.items() if name not in _NOT_LOGGED}
+        values = {_full_name(name): value for name, value in logs.items() if name not in _NOT_LOGGED}
         values |= self.run.clock.take_phases()
         values["memory/peak_bytes"] = _peak_memory_bytes()
         self.run.log(values, state.global_step)
+
+
+def _full_name(name: str) -> str:
+    return name if name.startswith("alignment/") else f"train/{name}"
 
 
 def _peak_memory_bytes() -> int:

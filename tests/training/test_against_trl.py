@@ -9,10 +9,11 @@ from trl.trainer.distillation_trainer import DistillationTrainer
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from atlas.training.gkd import GkdTrainer, load_teacher
+from atlas.training.gkd import GkdTrainer
 from atlas.training.grpo import GrpoTrainer
 from atlas.training.loop import prepare
 from atlas.training.rollouts import Rollout
+from atlas.training.teacher import load_teacher
 
 from .tiny import character_tokenizer
 
