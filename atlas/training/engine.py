@@ -41,7 +41,7 @@ from atlas.training.loop import Prepared, arguments
 from atlas.training.order import Order
 from atlas.training.packing import Packed, micro_batches, pack
 from atlas.training.prompts import encode_prompts, render_prompt
-from atlas.training.rollouts import Rollout, roll_out
+from atlas.training.rollouts import Rollout, Writer, roll_out
 from atlas.training.trainer import Measured
 from atlas.training.vllm import Vllm
 
@@ -143,15 +143,17 @@ class OnPolicyTrainer(Measured, Trainer):
 
     def rollouts(self, prompts: Sequence[int]) -> list[Rollout]:
         """What the student writes for these examples, all at once."""
-        written = self.written_by(self.student, prompts)
+        eos = eos_token_ids(self.student, self.tokenizer)
+        student = Writer(self.student, head_of(self.student, self.vocabulary), self.prompts, eos)
+        written = self.written_by(student, prompts)
         self.run.clock.rollouts += len(written)
         self.step_metrics |= _lengths(written)
         return written
 
-    def written_by(self, model: PreTrainedModel, prompts: Sequence[int]) -> list[Rollout]:
-        """Completions of these examples by a model."""
+    def written_by(self, writer: Writer, prompts: Sequence[int]) -> list[Rollout]:
+        """Completions of these examples, in the writer's tokens."""
         with self.phase("generate"), self.compute_loss_context_manager():
-            written = self._backing_off("max_prompts", lambda: self._write(model, prompts))
+            written = self._backing_off("max_prompts", lambda: self._write(writer, prompts))
         self.run.clock.tokens_generated += sum(len(rollout.completion_ids) for rollout in written)
         return written
 
@@ -160,19 +162,19 @@ class OnPolicyTrainer(Measured, Trainer):
             logs = logs | self.step_metrics | self._speed()  # the loss among them: transformers rounds it
         super().log(logs, *args, **kwargs)
 
-    def _write(self, model: PreTrainedModel, prompts: Sequence[int]) -> list[Rollout]:
-        if self.vllm is not None and model is self.student:
+    def _write(self, writer: Writer, prompts: Sequence[int]) -> list[Rollout]:
+        if self.vllm is not None and writer.model is self.student:
             seed = _seed_of(self.args.seed, self.state.global_step, "rollouts")
             return self.vllm.roll_out([self.prompts[i] for i in prompts], self.num_generations, seed=seed)
         written: list[Rollout] = []
         for start in range(0, len(prompts), self.max_prompts):
             written += roll_out(
-                model,
-                head_of(model, self.vocabulary),
-                [self.prompts[i] for i in prompts[start : start + self.max_prompts]],
+                writer.model,
+                writer.head,
+                [writer.prompts[i] for i in prompts[start : start + self.max_prompts]],
                 self.num_generations,
                 self.sampling,
-                eos_token_ids=eos_token_ids(model, self.tokenizer),
+                eos_token_ids=writer.eos_token_ids,
                 seed=_seed_of(self.args.seed, self.state.global_step, f"rollouts {start}"),
             )
         return written

@@ -82,7 +82,7 @@ class GkdTrainer(OnPolicyTrainer):
 
     def written_by_teacher(self, prompts: Sequence[int]) -> list[Rollout]:
         """The teacher's own completions of these examples, in the student's tokens."""
-        return self.written_by(self.teacher.model, prompts)
+        return self.written_by(self.teacher.writer(self.prompts), prompts)
 
     def score(self, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> Mapping[str, float]:
         return {"on_policy": float(self.on_policy(self.state.global_step))} if self.method.lmbda < 1 else {}

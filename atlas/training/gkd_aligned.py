@@ -33,7 +33,7 @@ from atlas.training.head import head_of, hidden_states
 from atlas.training.loop import Prepared
 from atlas.training.packing import Packed, pack
 from atlas.training.prompts import check_lengths, encode_prompts, render_prompt
-from atlas.training.rollouts import Rollout, roll_out
+from atlas.training.rollouts import Rollout
 from atlas.training.teacher import Teacher
 
 _LEAST_COVERAGE = 0.999
@@ -48,7 +48,7 @@ class AlignedGkdTrainer(GkdTrainer):
 
     def __init__(self, run: Run, prepared: Prepared, method: Gkd, teacher: Teacher) -> None:
         super().__init__(run, prepared, method, teacher)
-        self.prompt_of = teacher_prompts(teacher, prepared)
+        self.prompts_of_teacher = teacher_prompts(teacher, prepared)
         self.student_table = byte_table(self.tokenizer, eos_token_ids(self.student, self.tokenizer))
         self.teacher_table = byte_table(teacher.tokenizer, eos_token_ids(teacher.model, teacher.tokenizer))
         check_logits(teacher, self.teacher_table)
@@ -58,13 +58,22 @@ class AlignedGkdTrainer(GkdTrainer):
         self.roots = Roots(_cut(self.map, teacher.vocabulary), self.args.device)
         self._encode = Encoder(self.tokenizer, self.student_table)
         self.alignment: Alignment
-        self.teacher_prompts: list[list[int]] = []
+        self.prompts_at_hand: list[list[int]] = []
+        """The teacher's prompts of what the step learns from."""
         self._complete = True
         self._shown: dict[int, torch.Tensor] = {}
         run.summary["alignment"] = {"difference": teacher.difference, **self.map.figures}
 
+    def training_step(self, model: Any, inputs: Sequence[int], num_items_in_batch: Any = None) -> torch.Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._keep_chunks()
+        return loss
+
+    def rollouts(self, prompts: Sequence[int]) -> list[Rollout]:
+        self.prompts_at_hand = [self.prompts_of_teacher[i] for i in prompts]
+        return super().rollouts(prompts)
+
     def score(self, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> Mapping[str, float]:
-        self.teacher_prompts = [self.prompt_of[example.id] for example in examples]
         with self.phase("align"):
             alignment = self.align([rollout.completion_ids for rollout in rollouts])
         self.alignment = self._within_context(alignment)
@@ -97,7 +106,7 @@ class AlignedGkdTrainer(GkdTrainer):
     def aligned_loss(self, packed: Packed, rows: Sequence[int]) -> Result:
         """Of a micro-batch of these rollouts of the step."""
         alignment = self.alignment
-        teacher_rows = [(self.teacher_prompts[row], alignment.teacher_ids[row]) for row in rows]
+        teacher_rows = [(self.prompts_at_hand[row], alignment.teacher_ids[row]) for row in rows]
         with self.phase("teacher"):
             teacher_hidden_TD = frozen_hidden_states(self.teacher.model, pack(teacher_rows, self.args.device))
         aligned = AlignedRows.of(
@@ -124,24 +133,11 @@ class AlignedGkdTrainer(GkdTrainer):
             for side in ("student", "teacher")
             if f"nats_{side}" in sums
         }
-        means = {_named(name): value for name, value in super().means(sums, terms).items()}
-        self._keep_chunks()
-        return means | per_byte
+        return {_named(name): value for name, value in super().means(sums, terms).items()} | per_byte
 
     def written_by_teacher(self, prompts: Sequence[int]) -> list[Rollout]:
-        teacher, table = self.teacher, self.teacher_table
-        with self.phase("generate"), self.compute_loss_context_manager():
-            written = roll_out(
-                teacher.model,
-                teacher.head,
-                [self.prompt_of[self.examples[i].id] for i in prompts],
-                1,
-                self.sampling,
-                eos_token_ids=eos_token_ids(teacher.model, teacher.tokenizer),
-                seed=self.state.global_step,
-            )
-        self.run.clock.tokens_generated += sum(len(rollout.completion_ids) for rollout in written)
-        texts = self._encode([table.text(np.array(rollout.completion_ids)).tobytes() for rollout in written])
+        written = self.written_by(self.teacher.writer(self.prompts_of_teacher), prompts)
+        texts = self._encode([self.teacher_table.text(np.array(row.completion_ids)).tobytes() for row in written])
         end = [] if self.student_table.end_of_turn is None else [self.student_table.end_of_turn]
         return [
             Rollout(self.prompts[i], ids + ([] if rollout.clipped and ids else end), [], clipped=rollout.clipped)
@@ -151,7 +147,7 @@ class AlignedGkdTrainer(GkdTrainer):
     def _within_context(self, alignment: Alignment) -> Alignment:
         """Without the rows that are too long for the teacher with its own prompt."""
         context = getattr(self.teacher.model.config.get_text_config(), "max_position_embeddings", None)
-        rows = zip(self.teacher_prompts, alignment.teacher_ids, strict=True)
+        rows = zip(self.prompts_at_hand, alignment.teacher_ids, strict=True)
         long = [i for i, row in enumerate(rows) if context is not None and sum(map(len, row)) > context]
         if not long:
             return alignment
@@ -190,7 +186,7 @@ class AlignedGkdTrainer(GkdTrainer):
                 file.write(json.dumps(record) + "\n")
 
 
-def teacher_prompts(teacher: Teacher, prepared: Prepared) -> dict[str, list[int]]:
+def teacher_prompts(teacher: Teacher, prepared: Prepared) -> list[list[int]]:
     """Token ids of every example's prompt by the teacher's own chat template.
 
     Raises RunFailed(`bad_model`) if the student has a chat template and the teacher none, or its template refuses the
@@ -206,8 +202,7 @@ def teacher_prompts(teacher: Teacher, prepared: Prepared) -> dict[str, list[int]
     check_chat_template(teacher.tokenizer, examples[0].messages)
     check_lengths(teacher.model, teacher.tokenizer, examples, [1] * len(examples))
     rendered = [render_prompt(teacher.tokenizer, example.messages) for example in examples]
-    rows = encode_prompts(teacher.tokenizer, rendered)
-    return {example.id: row for example, row in zip(examples, rows, strict=True)}
+    return encode_prompts(teacher.tokenizer, rendered)
 
 
 def check_logits(teacher: Teacher, table: ByteTable) -> None:

@@ -37,6 +37,17 @@ class Rollout:
         return self.prompt_ids, self.completion_ids
 
 
+@dataclass(frozen=True)
+class Writer:
+    """A model that writes completions, in the tokens of its own tokenizer."""
+
+    model: PreTrainedModel
+    head: Head
+    prompts: Sequence[list[int]]
+    """Of every example."""
+    eos_token_ids: Sequence[int]
+
+
 class Sampling(Protocol):
     """How tokens are chosen: `SamplingSpec` is one, `Decoding` another."""
 

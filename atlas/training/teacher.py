@@ -1,5 +1,6 @@
 """The model that is learnt from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -7,8 +8,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from atlas.errors import RunFailed
 from atlas.run import Run
 from atlas.training import load
+from atlas.training.generation import eos_token_ids
 from atlas.training.head import Head, head_of
 from atlas.training.loop import Prepared
+from atlas.training.rollouts import Writer
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class Teacher:
     @property
     def head(self) -> Head:
         return head_of(self.model, self.vocabulary)
+
+    def writer(self, prompts: Sequence[list[int]]) -> Writer:
+        """To write after these prompts, which are in the teacher's tokens."""
+        return Writer(self.model, self.head, prompts, eos_token_ids(self.model, self.tokenizer))
 
 
 def load_teacher(run: Run, prepared: Prepared) -> Teacher:

@@ -117,12 +117,12 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(make_run, stranger, monk
     unbroken = make_run({"type": "gkd"}, "unbroken", teacher={"model": str(stranger)})
     train(unbroken)
     broken = make_run({"type": "gkd"}, "broken", teacher={"model": str(stranger)})
-    score = engine.OnPolicyTrainer._write
+    write = engine.OnPolicyTrainer._write
 
-    def killed(self, model, prompts):
+    def killed(self, writer, prompts):
         if self.state.global_step == 3:
             raise KeyboardInterrupt
-        return score(self, model, prompts)
+        return write(self, writer, prompts)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(engine.OnPolicyTrainer, "_write", killed)
