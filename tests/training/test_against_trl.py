@@ -83,7 +83,7 @@ def ours(trainer, rollouts):
     trainer.max_tokens, trainer.max_rows = 10_000, 2
     trainer.score([trainer.examples[0]] * len(rollouts), rollouts)
     trainer.model.train()
-    loss, _, _ = trainer._backward(rollouts)
+    loss, _ = trainer._backward(rollouts)
     return float(loss), gradients(trainer.student)
 
 
