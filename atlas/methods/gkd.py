@@ -50,7 +50,8 @@ class Gkd(Method):
     alignment: Literal["push_forward", "gold", "uld"] = "push_forward"
     """How distributions over different vocabularies are compared, where student and teacher tokenize differently.
     `push_forward`: exactly, on the tokens that both have, to which all others are added up. For comparison, the losses
-    of TRL's GOLDTrainer: `gold`, and `uld` (arXiv:2402.12030), which compares sorted probabilities."""
+    of TRL's GOLDTrainer: `gold`, whose own default of `beta` is 0.5, and `uld` (arXiv:2402.12030), which compares
+    sorted probabilities and has no `beta`."""
     temperature: float = Field(1.0, gt=0, le=10)
     """Softmax temperature of both models inside the loss. (`sampling.temperature` is that of the rollouts.)"""
 
@@ -71,8 +72,8 @@ class Gkd(Method):
                 message = "needs the student's own rollouts in every step; set method.lmbda to 1"
                 problems.append(Problem(f"policy_gradient {message}", "method.loss"))
         if self.alignment != "push_forward":
-            for field, default in (("loss", "divergence"), ("top_k", None)):
-                if getattr(self, field) != default:
+            for field, default in (("loss", "divergence"), ("top_k", None), ("beta", 1.0)):
+                if getattr(self, field) != default and (self.alignment, field) != ("gold", "beta"):
                     message = f"would be ignored with alignment {self.alignment}; leave it out"
                     problems.append(Problem(message, f"method.{field}"))
         if problems:

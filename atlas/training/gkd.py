@@ -42,10 +42,14 @@ def train(run: Run, method: Gkd) -> Path:
 
 def _trainer(teacher: Teacher, method: Gkd) -> "type[GkdTrainer]":
     """Raises RunFailed(`bad_model`) for a setting that would be ignored."""
-    if teacher.difference is not None:
+    if teacher.difference is not None and method.alignment == "push_forward":
         from atlas.training.gkd_aligned import AlignedGkdTrainer  # builds on the trainer below
 
         return AlignedGkdTrainer
+    if teacher.difference is not None:
+        from atlas.training.gkd_gold import GoldTrainer
+
+        return GoldTrainer
     if method.alignment != "push_forward":
         raise RunFailed(
             "bad_model",
