@@ -6,14 +6,15 @@ S tokens of the student and T of the teacher in a micro-batch, D size of a hidde
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from atlas.datasets.base import Example
 from atlas.methods.gkd import Gkd
 from atlas.run import Run
-from atlas.training.alignment.align import Alignment
-from atlas.training.distributions import entropy, log_softmax
+from atlas.training.aligned_loss import Result, aligned_loss
+from atlas.training.alignment.aligned_rows import AlignedRows
+from atlas.training.alignment.byte_table import ByteTable
 from atlas.training.engine import frozen_hidden_states
 from atlas.training.experimental import GoldLoss, Reading
 from atlas.training.gkd_aligned import AlignedGkdTrainer
@@ -27,9 +28,13 @@ from atlas.training.teacher import Teacher
 class GoldTrainer(AlignedGkdTrainer):
     """The step's loss is the mean over its completions of `GoldLoss` of each.
 
-    TRL takes the mean over a micro-batch of what is a mean over each completion; so this is what TRL computes of a
-    whole step at once, and no number depends on the micro-batch. Probabilities are over the tokenizers' ids, as
-    everywhere in Atlas. The figures of our alignment are measured on the same completions.
+    TRL takes the mean over a micro-batch of what is a mean within each completion; so this is what TRL computes of a
+    whole step at once, and no number depends on the micro-batch. The teacher reads our lossless tokens of the bytes,
+    and probabilities are over the tokenizers' ids, as everywhere in Atlas; which tokens face which, and what their
+    distance is, are TRL's.
+
+    What is reported, and kept in `alignment.jsonl`, is our divergence (at beta 1 and temperature 1) of the same step,
+    measured off the training clock, so that it can be compared with a run that learns by it.
     """
 
     def __init__(self, run: Run, prepared: Prepared, method: Gkd, teacher: Teacher) -> None:
@@ -42,57 +47,84 @@ class GoldTrainer(AlignedGkdTrainer):
             temperature=method.temperature,
             device=self.args.device,
         )
-        self.readings: list[tuple[Reading, Reading] | None] = []
-
-    def score(self, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> Mapping[str, float]:
-        with self.phase("align"):
-            self.readings = [self.gold_loss.readings(rollout.completion_ids) for rollout in rollouts]
-        unread = self.readings.count(None)
-        if unread:
-            message = f"step {self.state.global_step + 1}: TRL finds no byte offsets for {unread} completions"
-            self.run.event("alignment", f"{message}, and they are not learnt from")
-        return super().score(examples, rollouts)
 
     def terms(self, rollouts: Sequence[Rollout], row: int) -> int:
-        return 1 if self.alignment.teacher_ids[row] else 0
+        return min(1, super().terms(rollouts, row))
 
-    def packed_loss(self, packed: Packed, rows: Sequence[int]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        teacher_rows = [(self.prompts_at_hand[row], self.alignment.teacher_ids[row]) for row in rows]
+    def means(self, sums: Mapping[str, float], terms: int) -> Mapping[str, float]:
+        return super().means(sums, sum(len(self.alignment.canonical[row]) for row in self.learnt_from(self.at_hand)))
+
+    def aligned_loss(self, packed: Packed, rows: Sequence[int]) -> Result:
+        student_ids = [self.at_hand[row].completion_ids for row in rows]
+        teacher_ids = [self._ended(self.alignment.teacher_ids[row]) for row in rows]
+        teacher_rows = [(self.prompts_at_hand[row], ids) for row, ids in zip(rows, teacher_ids, strict=True)]
         with self.phase("teacher"):
             teacher_hidden_TD = frozen_hidden_states(self.teacher.model, pack(teacher_rows, self.args.device))
-        hidden_SD, head = hidden_states(self.student, packed), head_of(self.student, self.vocabulary)
-        of_row = zip(
-            rows,
-            hidden_SD.split([len(self.at_hand[row].completion_ids) for row in rows]),
-            teacher_hidden_TD.split([len(ids) for _, ids in teacher_rows]),
-            strict=True,
-        )
-        # Computed again for the gradient, so that the logits of one completion are there at a time.
-        results = [checkpoint(self._of_completion, head, *each, use_reentrant=False) for each in of_row]
-        loss, entropy_sum, nats = (torch.stack(each).sum() for each in zip(*results, strict=True))
-        return loss, {"entropy": entropy_sum, "nats_student": nats}
+        with self.phase("forward_backward"):
+            hidden_SD, head = hidden_states(self.student, packed), head_of(self.student, self.vocabulary)
+            readings = [_reading(ids, self.student_table) for ids in student_ids]
+            of_teacher = [_reading(ids, self.teacher_table) for ids in teacher_ids]
+            each = zip(
+                readings,
+                of_teacher,
+                hidden_SD.split([len(ids) for ids in student_ids]),
+                teacher_hidden_TD.split([len(ids) for ids in teacher_ids]),
+                strict=True,
+            )
+            # Computed again for the gradient, so that only one completion's logits are there at a time.
+            losses = [checkpoint(self._of_completion, head, *one, use_reentrant=False) for one in each]
+            total = torch.stack(losses).sum()
+        with self.run.clock.phase("measure", training=False):
+            reported, divergence_C = self._measured(rows, student_ids, teacher_ids, hidden_SD, head, teacher_hidden_TD)
+        return total, reported, divergence_C
 
     def _of_completion(
-        self, head: Head, row: int, hidden_SD: torch.Tensor, teacher_hidden_TD: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The loss of a rollout of the step; the student's mean entropy; and the nats of its tokens in a chunk."""
-        readings = self.readings[row]
-        assert readings is not None, "not learnt from"
-        logits_SV = head.logits(hidden_SD)
+        self,
+        head: Head,
+        student: Reading,
+        teacher: Reading,
+        hidden_SD: torch.Tensor,
+        teacher_hidden_TD: torch.Tensor,
+    ) -> torch.Tensor:
         with torch.no_grad():
             teacher_logits_TV = self.teacher.head.logits(teacher_hidden_TD)
-        loss = self.gold_loss(*readings, logits_SV, teacher_logits_TV)
-        with torch.no_grad():
-            logprobs_SV = log_softmax(logits_SV)
-            chunk_S = torch.from_numpy(self.alignment.student_chunk[row]).to(logits_SV.device)
-            ids_S = torch.tensor(readings[0].ids, device=logits_SV.device)
-            nats = -logprobs_SV.gather(1, ids_S[:, None])[chunk_S >= 0].sum()
-            return loss, entropy(logprobs_SV) / len(ids_S), nats
+        return self.gold_loss(student, teacher, head.logits(hidden_SD), teacher_logits_TV)
 
-    def _within_context(self, alignment: Alignment) -> Alignment:
-        """The teacher reads TRL's tokens of the text instead of ours, and nothing of what has none."""
-        read = [[] if both is None else both[1].ids for both in self.readings]
-        return super()._within_context(replace(alignment, teacher_ids=read))
+    def _measured(
+        self,
+        rows: Sequence[int],
+        student_ids: Sequence[Sequence[int]],
+        teacher_ids: Sequence[Sequence[int]],
+        hidden_SD: torch.Tensor,
+        head: Head,
+        teacher_hidden_TD: torch.Tensor,
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        alignment = self.alignment
+        chunks = [
+            np.pad(alignment.teacher_chunk[row], (0, len(ids) - len(alignment.teacher_ids[row])), constant_values=-1)
+            for row, ids in zip(rows, teacher_ids, strict=True)
+        ]
+        aligned = AlignedRows.of(
+            student_ids,
+            teacher_ids,
+            [alignment.student_chunk[row] for row in rows],
+            chunks,
+            [alignment.canonical[row] for row in rows],
+            [alignment.closes_number[row] for row in rows],
+            self.args.device,
+        )
+        # Detached, or the gradient would be made although nobody asks for it.
+        student = hidden_SD.detach(), replace(head, weight_VD=head.weight_VD.detach())
+        both = (*student, teacher_hidden_TD, self.teacher.head, aligned, self.roots)
+        _, sums, divergence_C = aligned_loss(*both, beta=1, temperature=1)
+        # To the host, so that this phase and not the next waits for the device.
+        return {name: value.cpu() for name, value in sums.items() if not name.startswith("loss/")}, divergence_C.cpu()
 
-    def _keep_chunks(self) -> None:
-        """TRL's losses are none of our chunks'."""
+    def _ended(self, ids: list[int]) -> list[int]:
+        """TRL ends every text of the teacher, and leaves its last token out."""
+        end = self.teacher_table.end_of_turn
+        return ids if end is None or ids[-1] in self.teacher_table.eot else [*ids, end]
+
+
+def _reading(ids: Sequence[int], table: ByteTable) -> Reading:
+    return Reading(ids, table.lengths[np.array(ids)].cumsum().tolist())

@@ -6,32 +6,42 @@ from trl.experimental.gold import GOLDConfig
 from trl.experimental.gold.gold_trainer import ULDLoss, build_teacher_inputs_from_texts
 from trl.experimental.utils import piece_byte_len
 
-from atlas.errors import RunFailed, SpecError
+from atlas.errors import SpecError
 from atlas.methods.gkd import Gkd
-from atlas.training import engine, experimental
+from atlas.training import engine
+from atlas.training.rollouts import Rollout
 
-from .alignment.alignment_reference import byte_level
+from .alignment.alignment_reference import byte_level, sentencepiece
 from .tiny import CHAT_TEMPLATE, lines, names, save, series, tiny_llama, train
 
 BASELINES = ["gold", "uld"]
+TEXTS = ["The 12 apples cost 1250 dollars", "48+24=72 <<48/2=24>>24 in all.", "7", "Café 小明有12个苹果"]
+
+
+def model(folder, tokenizer, seed):
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("<bos>", "")
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    return {"model": str(save(folder, tiny_llama(len(tokenizer), seed, max_position_embeddings=128, **ids), tokenizer))}
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """A student that reads digits in threes and a teacher that reads them one by one, both byte-level."""
-    made = {}
-    for role, digits, seed in (("student", r"\p{N}{1,3}", 0), ("teacher", r"\p{N}", 1)):
-        tokenizer = byte_level(digits)
-        tokenizer.chat_template = CHAT_TEMPLATE.replace("<bos>", "")
-        ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-        model = tiny_llama(len(tokenizer), seed=seed, **ids)
-        made[role] = {"model": str(save(tmp_path_factory.mktemp(role), model, tokenizer))}
-    return made
+    return {
+        "student": model(tmp_path_factory.mktemp("student"), byte_level(), seed=0),
+        "teacher": model(tmp_path_factory.mktemp("teacher"), byte_level(r"\p{N}"), seed=1),
+    }
 
 
-def padded(rows, value):
-    width = max(map(len, rows))
-    return torch.tensor([list(row) + [value] * (width - len(row)) for row in rows])
+def write_texts(monkeypatch):
+    """The student's rollouts are TEXTS; the second is cut off before its end of turn."""
+
+    def rollouts(self, prompts):
+        ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+        ended = [row if i == 1 else [*row, self.tokenizer.eos_token_id] for i, row in enumerate(ids)]
+        return [Rollout(self.prompts[p], row, [], clipped=False) for p, row in zip(prompts, ended, strict=True)]
+
+    monkeypatch.setattr(engine.OnPolicyTrainer, "rollouts", rollouts)
 
 
 def trls_settings(method):
@@ -51,43 +61,40 @@ def trls_settings(method):
 
 
 def whole_step(trainer, rollouts, config):
-    """TRL's loss of all rollouts in one padded batch, through the models' own forwards, as GOLDTrainer computes it."""
-    student, teacher, extended = trainer.student, trainer.teacher.model, config.use_extended_uld
-    student_tokenizer, teacher_tokenizer = trainer.tokenizer, trainer.teacher.tokenizer
-    texts = student_tokenizer.batch_decode([rollout.completion_ids for rollout in rollouts])
-    completions = build_teacher_inputs_from_texts(teacher_tokenizer, [""] * len(texts), texts, extended)
-    sides = []
-    for model, prompts, written, offsets in (
-        (
-            student,
-            [rollout.prompt_ids for rollout in rollouts],
-            [rollout.completion_ids for rollout in rollouts],
-            [byte_offsets(student_tokenizer, rollout.completion_ids) for rollout in rollouts],
-        ),
-        (
-            teacher,
-            trainer.prompts_at_hand,
-            [ids[labels != -100].tolist() for ids, labels in zip(completions[0], completions[1], strict=True)],
-            [o[labels != -100].tolist() for o, labels in zip(completions[3], completions[1], strict=True)],
-        ),
-    ):
-        both = list(zip(prompts, written, offsets, strict=True))
-        ids = padded([[*prompt, *row] for prompt, row, _ in both], 0)
-        labels = padded([[-100] * len(prompt) + list(row) for prompt, row, _ in both], -100)
-        widest = ids.shape[1]
-        places = [
-            [(0, 0)] * len(prompt) + list(row) + [(0, 0)] * (widest - len(prompt) - len(row)) for prompt, _, row in both
-        ]
-        mask = padded([[1] * (len(prompt) + len(row)) for prompt, row, _ in both], 0)
-        with torch.set_grad_enabled(model is student):
-            sides.append((model(input_ids=ids, attention_mask=mask).logits, labels, ids, torch.tensor(places)))
-    loss = ULDLoss(config, student_tokenizer, teacher_tokenizer, torch.device("cpu"))
-    return loss(*(side[i] for i in range(4) for side in sides))
+    """TRL's loss of all rollouts in one padded batch, through the models' own forwards, and TRL's own way from the text
+    to the teacher's tokens and to byte offsets."""
+    tokenizers = trainer.tokenizer, trainer.teacher.tokenizer
+    written = [rollout.completion_ids for rollout in rollouts]
+    read_ids, read_labels, _, read_offsets = build_teacher_inputs_from_texts(
+        tokenizers[1], [""] * len(TEXTS), TEXTS, config.use_extended_uld
+    )
+    read = [ids[labels != -100].tolist() for ids, labels in zip(read_ids, read_labels, strict=True)]
+    offsets_read = [o[labels != -100].tolist() for o, labels in zip(read_offsets, read_labels, strict=True)]
+    offsets_written = []
+    for ids in written:
+        ends = torch.tensor(list(map(piece_byte_len, tokenizers[0].convert_ids_to_tokens(ids)))).cumsum(0).tolist()
+        offsets_written.append(list(zip([0, *ends], ends, strict=False)))
+
+    student = of_side(trainer.student, [r.prompt_ids for r in rollouts], written, offsets_written)
+    with torch.no_grad():
+        teacher = of_side(trainer.teacher.model, trainer.prompts_at_hand, read, offsets_read)
+    loss = ULDLoss(config, *tokenizers, torch.device("cpu"))
+    return loss(*(tensor for pair in zip(student, teacher, strict=True) for tensor in pair))
 
 
-def byte_offsets(tokenizer, ids):
-    ends = torch.tensor([piece_byte_len(piece) for piece in tokenizer.convert_ids_to_tokens(ids)]).cumsum(0).tolist()
-    return list(zip([0, *ends], ends, strict=False))
+def of_side(model, prompts, completions, offsets):
+    """Logits, labels, ids and offsets of a padded batch."""
+    both = list(zip(prompts, completions, offsets, strict=True))
+    ids = padded([[*prompt, *row] for prompt, row, _ in both], 0)
+    labels = padded([[-100] * len(prompt) + list(row) for prompt, row, _ in both], -100)
+    places = padded([[(0, 0)] * len(prompt) + list(places) for prompt, _, places in both], (0, 0))
+    mask = padded([[1] * (len(prompt) + len(row)) for prompt, row, _ in both], 0)
+    return model(input_ids=ids, attention_mask=mask).logits, labels, ids, places
+
+
+def padded(rows, value):
+    width = max(map(len, rows))
+    return torch.tensor([list(row) + [value] * (width - len(row)) for row in rows])
 
 
 @pytest.mark.parametrize(
@@ -104,8 +111,8 @@ def test_loss_and_gradient_of_a_step_are_trls_own(make_run, pair, monkeypatch, m
     backward = engine.OnPolicyTrainer._backward
 
     def compare(self, rollouts):
-        loss = whole_step(self, rollouts, settings)
         parameters = dict(self.student.named_parameters())
+        loss = whole_step(self, rollouts, settings)
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         expected.append((loss.item(), torch.cat([gradient.flatten() for gradient in gradients])))
         result = backward(self, rollouts)
@@ -113,12 +120,8 @@ def test_loss_and_gradient_of_a_step_are_trls_own(make_run, pair, monkeypatch, m
         return result
 
     monkeypatch.setattr(engine.OnPolicyTrainer, "_backward", compare)
-    run = make_run(
-        {"type": "gkd"} | method,
-        **pair,
-        training={"max_steps": 2, "micro_batch_size": micro_batch_size},
-        sampling={"max_completion_length": 9},
-    )
+    write_texts(monkeypatch)
+    run = make_run({"type": "gkd"} | method, **pair, training={"max_steps": 2, "micro_batch_size": micro_batch_size})
     train(run)
     assert len(found) == 2
     for (loss, gradient), (trls_loss, trls_gradient) in zip(found, expected, strict=True):
@@ -135,53 +138,41 @@ def test_a_baseline_trains_and_logs_the_figures_of_our_alignment(make_run, pair,
     assert last < first
     for name in ("coverage", "one_to_one", "chunk_len_teacher", "noncanonical", "holes", "eot_aligned", "roots"):
         assert f"alignment/{name}" in names(run)
-    assert all(bits > 0 for bits in series(run, "train/bits_per_byte_student").values())
-    assert all(0 < entropy < 7 for entropy in series(run, "train/entropy").values())
-    assert not (run.directory / "alignment.jsonl").exists()
+    assert "phase/measure_seconds" in names(run)
 
 
+@pytest.mark.parametrize("alignment", BASELINES)
+def test_what_it_reports_is_what_push_forward_measures_on_the_same_texts(make_run, pair, monkeypatch, alignment):
+    write_texts(monkeypatch)
+    ours = make_run({"type": "gkd"}, "ours", **pair, training={"max_steps": 1})
+    baseline = make_run({"type": "gkd", "alignment": alignment}, "baseline", **pair, training={"max_steps": 1})
+    for run in (ours, baseline):
+        train(run)
+    for name in ("reverse_kl", "entropy", "bits_per_byte_student", "bits_per_byte_teacher"):
+        assert series(baseline, f"train/{name}") == pytest.approx(series(ours, f"train/{name}"), rel=1e-5)
+    for name in ("shared_mass_student", "root_agreement", "one_to_one"):
+        assert series(baseline, f"alignment/{name}") == pytest.approx(series(ours, f"alignment/{name}"), rel=1e-5)
+    assert not {"train/loss/dense", "train/loss/remainder"} & set(names(baseline))
+    shown, shown_by_ours = lines(baseline, "alignment.jsonl"), lines(ours, "alignment.jsonl")
+    assert [row["teacher"] for row in shown] == [row["teacher"] for row in shown_by_ours]
+    for row, by_ours in zip(shown, shown_by_ours, strict=True):
+        assert row["divergence"] == pytest.approx(by_ours["divergence"], abs=2e-6)
+
+
+@pytest.mark.parametrize("alignment", BASELINES)
 @pytest.mark.parametrize("lmbda", [{"lmbda": 0.0}, {"lmbda": 0.0, "seq_kd": True}])
-def test_a_baseline_learns_from_texts_that_the_student_did_not_write(make_run, pair, lmbda):
-    run = make_run({"type": "gkd", "alignment": "gold"} | lmbda, **pair)
+def test_a_baseline_learns_from_texts_that_the_student_did_not_write(make_run, pair, alignment, lmbda):
+    run = make_run({"type": "gkd", "alignment": alignment} | lmbda, **pair)
     train(run)
     assert len(series(run, "train/loss")) == 4
 
 
-def test_what_trl_finds_no_byte_offsets_for_is_left_out_with_an_event(make_run, pair, monkeypatch):
-    readings, calls = experimental.GoldLoss.readings, []
-
-    def second_fails(self, ids):
-        calls.append(ids)
-        return None if len(calls) == 2 else readings(self, ids)
-
-    monkeypatch.setattr(experimental.GoldLoss, "readings", second_fails)
-    run = make_run({"type": "gkd", "alignment": "gold"}, **pair, training={"max_steps": 1})
+@pytest.mark.parametrize("alignment", BASELINES)
+def test_a_baseline_takes_tokenizers_that_are_not_byte_level(make_run, tmp_path, alignment):
+    teacher = model(tmp_path / "teacher", sentencepiece(), seed=1)
+    run = make_run({"type": "gkd", "alignment": alignment}, teacher=teacher)
     train(run)
-    events = [line["message"] for line in lines(run) if line.get("event") == "alignment"]
-    assert "step 1: TRL finds no byte offsets for 1 completions, and they are not learnt from" in events
-    assert len(calls) == 4 and run.clock.tokens_trained == sum(map(len, calls)) - len(calls[1])
-
-
-def test_a_text_whose_bytes_trl_cannot_place_has_no_readings(monkeypatch):
-    def refuse(*args):
-        raise ValueError("Tokenizer produced overlapping byte offsets that could not be normalized.")
-
-    monkeypatch.setattr(experimental, "build_teacher_inputs_from_texts", refuse)
-    tokenizer = byte_level()
-    loss = experimental.GoldLoss(tokenizer, tokenizer, extended=True, beta=1.0, temperature=1.0)
-    assert loss.readings([5, 6]) is None
-
-
-def test_gold_refuses_a_tokenizer_that_is_not_byte_level(make_run, pair):
-    method = {"type": "gkd", "alignment": "gold"}
-    with pytest.raises(RunFailed, match=r"for byte-level tokenizers, and the student's \(.*\) is none; use push_f"):
-        train(make_run(method, teacher=pair["teacher"]))
-
-
-def test_uld_takes_any_tokenizer(make_run, pair):
-    run = make_run({"type": "gkd", "alignment": "uld"}, teacher=pair["teacher"])
-    train(run)
-    assert len(series(run, "train/loss")) == 4
+    assert all(loss > 0 for loss in series(run, "train/loss").values())
 
 
 def test_only_uld_has_no_beta(make_run):
