@@ -28,8 +28,9 @@ def lengths_of(job: "JobSpec", splits: Splits | None) -> Lengths | None:
     examples = random.Random(0).sample(splits.train, min(_SAMPLE, len(splits.train)))
     render = _renderer(job.student)
     prompts = [encode(render(example.messages)) for example in examples]
-    solutions = [encode(example.solution) + 1 for example in examples if example.solution is not None] or [0]
-    return Lengths(sum(prompts) / len(prompts), max(prompts), sum(solutions) / len(solutions), max(solutions))
+    solutions = [0 if example.solution is None else encode(example.solution) + 1 for example in examples]
+    rows = map(sum, zip(prompts, solutions, strict=True))
+    return Lengths(sum(prompts) / len(prompts), max(prompts), sum(solutions) / len(solutions), max(rows))
 
 
 def _encoder(spec: ModelSpec) -> Callable[[str], int] | None:

@@ -197,10 +197,16 @@ class Lengths:
     prompt: float
     longest_prompt: int
     solution: float
-    longest_solution: int
+    longest_row: int
+    """Prompt and solution of one example together."""
+
+    def padded(self, rows: int) -> float:
+        """Length of the longest of so many rows in the mean, if lengths are spread evenly around theirs."""
+        shortest = max(0.0, 2 * (self.prompt + self.solution) - self.longest_row)
+        return shortest + (self.longest_row - shortest) * rows / (rows + 1)
 
 
-ASSUMED_LENGTHS = Lengths(256, 256, 256, 256)
+ASSUMED_LENGTHS = Lengths(256, 256, 256, 512)
 """For data or a tokenizer that cannot be read."""
 
 
@@ -273,7 +279,7 @@ def _largest_forward(job: "JobSpec", size: ModelSize, lengths: Lengths) -> tuple
     assert job.training is not None
     rows = job.training.micro_batch_size or job.training.batch_size
     if not job.method.samples_rollouts or job.sampling is None:
-        padded = rows * (lengths.longest_prompt + lengths.longest_solution)
+        padded = rows * lengths.longest_row
         return padded, padded
     completion, group = job.sampling.max_completion_length, rollouts_of_a_prompt(job)
     together = ceil(rows / group) * lengths.prompt + rows * completion

@@ -12,7 +12,6 @@ from atlas.models import (
     ASSUMED_LENGTHS,
     Lengths,
     ModelSize,
-    activation_bytes_per_token,
     as_loaded,
     bytes_per_weight,
     describe,
@@ -94,14 +93,17 @@ def step_time(
     costs = _Costs(machine, student, bytes_per_weight(job.student, student, trained=True))
     trained, trained_bytes = trained_parameters(job, student, costs.weight_bytes)
     optimizer = trained * _ADAMW_BYTES * trained_bytes / 4 / machine.memory_bytes_per_second
-    kept = activation_bytes_per_token(job, student)
+    gradients = trained * trained_bytes * _GRADIENT_BYTES / machine.new_memory_bytes_per_second
     of_weights = 0 if job.student.lora else 1
-    passes = 2 + of_weights + (1 if training.gradient_checkpointing else 0)
+    again = 1 if training.gradient_checkpointing else 0
+    passes, kept = 2 + of_weights + again, (3 + again) * costs.kept
     if job.sampling is None:
-        length = lengths.longest_prompt + lengths.longest_solution if _pads(job) else lengths.prompt + lengths.solution
+        rows = training.micro_batch_size or training.batch_size
+        length = lengths.padded(rows)
         tokens = training.batch_size * length
-        learning = costs.forward(tokens, length / 2, passes) + costs.elementwise(3 * kept * tokens)
-        return StepTime(0, 0, learning + costs.head(tokens, 3 + of_weights, learns=True), optimizer)
+        learning = costs.forward(tokens, length / 2, passes) + costs.elementwise(kept * tokens)
+        learning += costs.head(tokens, 3 + of_weights, learns=True) + training.batch_size / rows * gradients
+        return StepTime(0, 0, learning, optimizer)
 
     completion = min(completion_tokens or job.sampling.max_completion_length, job.sampling.max_completion_length)
     rows = training.batch_size
@@ -122,14 +124,13 @@ def step_time(
         teaching = teachers.forward(tokens, context) + teachers.elementwise(teachers.kept * tokens)
         if by_teacher:
             generate += (1 - on_policy) * teachers.generate(rows, prompts, lengths.prompt, completion, longest)
-    learning = costs.forward(tokens, context, passes) + costs.elementwise(3 * kept * tokens)
+    learning = costs.forward(tokens, context, passes) + costs.elementwise(kept * tokens)
     learning += costs.head(predicted, 2 + of_weights, learns=True)
     if teacher:
         learning += teachers.head(predicted, 1, learns=False)
     if getattr(job.method, "beta", 0) and job.teacher is None:  # the reference of grpo
         learning += costs.forward(tokens, context) + costs.elementwise(costs.kept * tokens)
         learning += costs.head(predicted, 1, learns=False)
-    gradients = trained * trained_bytes * _GRADIENT_BYTES / machine.new_memory_bytes_per_second
     calls = 2 * student.layers * _OPERATIONS * machine.seconds_per_operation
     return StepTime(generate, teaching, learning + micro_batches * (gradients + calls), optimizer)
 
@@ -232,9 +233,3 @@ def _micro_batches(job: "JobSpec", student: ModelSize, prompt: float, completion
     if together > group:
         together = group * most / (prompt + group * completion)
     return ceil(rows / max(1.0, min(together, job.training.micro_batch_size or rows)))
-
-
-def _pads(job: "JobSpec") -> bool:
-    """Whether rows are padded to the longest of a micro-batch."""
-    assert job.training is not None
-    return (job.training.micro_batch_size or job.training.batch_size) > 1

@@ -40,7 +40,7 @@ def student(tmp_path: Path) -> Path:
 def test_prompts_and_solutions_are_counted_with_eos(student: Path) -> None:
     found = lengths_of(job(student), splits(("one two", "three"), ("one two three four", "five six")))
     assert found is not None
-    assert (found.prompt, found.longest_prompt, found.solution, found.longest_solution) == (3, 4, 2.5, 3)
+    assert (found.prompt, found.longest_prompt, found.solution, found.longest_row) == (3, 4, 2.5, 7)
 
 
 def test_the_chat_template_counts_wherever_it_is(student: Path) -> None:
@@ -83,4 +83,5 @@ def test_they_are_those_of_training() -> None:
     found = lengths_of(spec, data)
     assert found is not None and len(prompts) < 256, "all of them are sampled"
     assert found.prompt == sum(prompts) / len(prompts) and found.longest_prompt == max(prompts)
-    assert found.solution == sum(solutions) / len(solutions) and found.longest_solution == max(solutions)
+    assert found.solution == sum(solutions) / len(solutions)
+    assert found.longest_row == max(map(sum, zip(prompts, solutions, strict=True)))

@@ -17,7 +17,7 @@ COMPUTES = Machine("computes", 1.0, NEVER, NEVER, NEVER, 0.0)
 READS_WEIGHTS = Machine("reads", NEVER, 1.0, NEVER, NEVER, 0.0)
 CALLS = Machine("calls", NEVER, NEVER, NEVER, NEVER, 1.0)
 UPDATES = Machine("updates", NEVER, NEVER, 1.0, NEVER, 0.0)
-LENGTHS = Lengths(10, 12, 6, 8)
+LENGTHS = Lengths(10, 12, 6, 20)
 
 
 @pytest.fixture
@@ -86,10 +86,11 @@ def test_small_micro_batches_repeat_the_shared_prompts(model: Path, monkeypatch:
 def test_sft_pads_to_the_longest_and_computes_the_heads_logits_twice(model: Path) -> None:
     layers, head, attention = products(model)
     found = timed(job(model, "sft"), COMPUTES)
-    tokens = 8 * (12 + 8)
-    assert found.forward_backward == pytest.approx(3 * 2 * tokens * (layers + attention * 10) + 4 * 2 * tokens * head)
+    longest = 12 + (20 - 12) * 8 / 9  # of 8 rows between 12 and 20 tokens
+    forward = 2 * 8 * longest * (layers + attention * longest / 2)
+    assert found.forward_backward == pytest.approx(3 * forward + 4 * 2 * 8 * longest * head)
     alone = timed(job(model, "sft", training={"max_steps": 1, "batch_size": 8, "micro_batch_size": 1}), COMPUTES)
-    assert alone.forward_backward < found.forward_backward
+    assert alone.forward_backward == pytest.approx(8 * 16 * (3 * 2 * (layers + attention * 8) + 4 * 2 * head))
 
 
 def test_every_step_of_decoding_reads_all_weights_until_the_longest_rollout_ends(model: Path) -> None:
@@ -121,6 +122,9 @@ def test_checkpointing_forwards_again_and_a_reference_once_more(model: Path) -> 
     saved = timed(job(model, "grpo", training=checkpointing), COMPUTES, completion=16).forward_backward
     anchored = job(model, method={"type": "grpo", "num_generations": 4, "beta": 0.1}, teacher=None)
     assert saved - plain == pytest.approx(forward)
+    memory = Machine("memory", NEVER, NEVER, NEVER, 1.0, 0.0)
+    plain_memory = timed(job(model, "grpo"), memory, completion=16).forward_backward
+    assert timed(job(model, "grpo", training=checkpointing), memory, completion=16).forward_backward > plain_memory
     more = timed(anchored, COMPUTES, completion=16).forward_backward - plain
     assert more == pytest.approx(forward + 2 * 8 * 16 * head)
 
@@ -138,6 +142,18 @@ def test_steps_on_solutions_write_nothing_and_steps_on_the_teachers_words_cost_t
 def test_calls_are_paid_by_the_token_and_not_by_the_row(model: Path) -> None:
     wide = job(model, training={"max_steps": 1, "batch_size": 80})
     assert timed(wide, CALLS).generate == timed(job(model), CALLS).generate > 0
+
+
+def test_every_micro_batch_adds_its_gradients(model: Path) -> None:
+    slow_memory = Machine("memory", NEVER, NEVER, NEVER, 1.0, 0.0)
+    for kind in ("sft", "gkd"):
+        small = job(model, kind, training={"max_steps": 1, "batch_size": 8, "micro_batch_size": 1})
+        none_kept = replace(LENGTHS, prompt=0, solution=0, longest_row=0)
+        whole, split = (step_time(it, slow_memory, none_kept, 1e-9) for it in (job(model, kind), small))
+        assert whole is not None and split is not None
+        parameters = describe(small.student).parameters
+        more = split.forward_backward - whole.forward_backward
+        assert more == pytest.approx(7 * 4 * 2 * parameters, rel=1e-3), kind
 
 
 def test_an_evaluation_is_as_many_batches_as_it_takes(model: Path) -> None:
