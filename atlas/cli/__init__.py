@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from atlas.cli import comparing, documentation, grading, queue, reporting, runs, specs
+from atlas.cli import comparing, documentation, grading, queue, reporting, runs, specs, tokenizing
 from atlas.errors import AtlasError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command()(queue.cancel)
 app.command()(queue.resume)
 app.command()(queue.rerun)
 app.command()(grading.grade)
+app.command()(tokenizing.tokenizers)
 app.command()(documentation.explain)
 app.command()(documentation.schema)
 app.command()(runs.reindex)
