@@ -26,6 +26,9 @@ _CUT_BEFORE_SPACES = {f"{_LETTERS}|{numbers}|{_REST}" for numbers in (r"\p{N}", 
 # A stretch up to the next such space.
 _WORD = re.compile(r"\s+(?:\S+(?:[^\S ]\s*)?)*|(?:\S+(?:[^\S ]\s*)?)+")
 
+# In ASCII they cut also where a number begins after what is no white space, and where one ends.
+_AT_NUMBERS = re.compile(r"(?:[^0-9]*\s)?[0-9]+|[^0-9]+")
+
 # Words to remember, of some hundred bytes each.
 _REMEMBERED = 1_000_000
 
@@ -71,9 +74,16 @@ class Encoder:
         words = [_WORD.findall(text) for text in texts]
         if len(self._words) > _REMEMBERED:
             self._words.clear()
-        new = list(set().union(*words) - self._words.keys())
+        # Words with numbers are new most of the time, and their pieces are not.
+        pieces = {
+            word: _AT_NUMBERS.findall(word) if word.isascii() else [word]
+            for word in set().union(*words) - self._words.keys()
+        }
+        new = list(set().union(*pieces.values()) - self._words.keys())
         split = self._backend.encode_batch_fast(new, add_special_tokens=False)
         self._words.update(zip(new, [encoding.ids for encoding in split], strict=True))
+        for word, parts in pieces.items():
+            self._words[word] = list(chain.from_iterable(map(self._words.__getitem__, parts)))
         return [list(chain.from_iterable(map(self._words.__getitem__, row))) for row in words]
 
     def _raw_ids(self, raw: bytes) -> list[int]:
