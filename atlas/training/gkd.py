@@ -42,6 +42,12 @@ def train(run: Run, method: Gkd) -> Path:
 
 def _trainer(teacher: Teacher, method: Gkd) -> "type[GkdTrainer]":
     """Raises RunFailed(`bad_model`) for a setting that would be ignored."""
+    if teacher.difference is not None and method.top_k is not None:
+        raise RunFailed(
+            "bad_model",
+            "method.top_k is for a student and a teacher that tokenize alike, and these do not "
+            f"({teacher.difference}), so it would be ignored; remove it",
+        )
     if teacher.difference is not None and method.alignment == "push_forward":
         from atlas.training.gkd_aligned import AlignedGkdTrainer  # builds on the trainer below
 

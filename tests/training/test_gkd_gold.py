@@ -6,7 +6,7 @@ from trl.experimental.gold import GOLDConfig
 from trl.experimental.gold.gold_trainer import ULDLoss, build_teacher_inputs_from_texts
 from trl.experimental.utils import piece_byte_len
 
-from atlas.errors import SpecError
+from atlas.errors import RunFailed, SpecError
 from atlas.methods.gkd import Gkd
 from atlas.training import engine
 from atlas.training.rollouts import Rollout
@@ -181,3 +181,8 @@ def test_only_uld_has_no_beta(make_run):
         Gkd(alignment="uld", beta=0.5).check(run.job)
     for alignment in ("gold", "push_forward"):
         Gkd(alignment=alignment, beta=0.5).check(run.job)
+
+
+def test_top_k_is_refused_where_it_would_be_ignored(make_run, pair):
+    with pytest.raises(RunFailed, match=r"top_k is for a student and a teacher that tokenize alike.*remove it"):
+        train(make_run({"type": "gkd", "top_k": {"k": 4}}, **pair))
