@@ -287,4 +287,4 @@ def _several(side: Side, chunks: int) -> torch.Tensor:
 
 def _law(logits_NR: torch.Tensor, temperature: float = 1) -> torch.Tensor:
     """Log-probabilities."""
-    return log_softmax(logits_NR if temperature == 1 else logits_NR / temperature)
+    return log_softmax(logits_NR, temperature)

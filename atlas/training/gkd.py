@@ -111,8 +111,8 @@ class GkdTrainer(OnPolicyTrainer):
         def loss(logits_CV: torch.Tensor, which: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             with torch.no_grad():
                 teacher_logits_CV = head.logits(teacher_ND[which])
-                teacher_CV = log_softmax(teacher_logits_CV / temperature)
-            student_CV = log_softmax(logits_CV / temperature)
+                teacher_CV = log_softmax(teacher_logits_CV, temperature)
+            student_CV = log_softmax(logits_CV, temperature)
             divergence_C = measure(student_CV, teacher_CV, self.method.beta)
             with torch.no_grad():
                 plain_CV = student_CV if temperature == 1 else log_softmax(logits_CV)

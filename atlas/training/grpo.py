@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from atlas.datasets.base import Example
 from atlas.methods.grpo import Grpo
 from atlas.run import Run
-from atlas.training.distributions import entropy, log_softmax, sampled_logprobs
+from atlas.training.distributions import entropy, log_softmax, sampled_logprobs, tempered
 from atlas.training.engine import OnPolicyTrainer, frozen_hidden_states
 from atlas.training.head import head_of
 from atlas.training.linear_loss import ChunkLoss
@@ -114,7 +114,7 @@ class GrpoTrainer(OnPolicyTrainer):
         epsilon_high = method.epsilon if method.epsilon_high is None else method.epsilon_high
 
         def loss(logits_CV: torch.Tensor, which: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            logits_CV = logits_CV / self.sampling.temperature
+            logits_CV = tempered(logits_CV, self.sampling.temperature)
             logprobs_C = sampled_logprobs(logits_CV, packed.target_ids_N[which])
             advantages_C, of_advantages = advantages(logprobs_C.detach(), which)
             ratio_C = (logprobs_C - old_N[which]).exp()
