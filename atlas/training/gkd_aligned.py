@@ -86,7 +86,7 @@ class AlignedGkdTrainer(GkdTrainer):
                 "teacher, and the others are not learnt from; `atlas tokenizers` shows what it cannot write",
             )
         self._complete = coverage >= _LEAST_COVERAGE
-        figures = alignment.figures if self.state.global_step else alignment.figures | self.map.figures
+        figures = self.alignment.figures if self.state.global_step else self.alignment.figures | self.map.figures
         return {**super().score(examples, rollouts), **{f"alignment/{name}": value for name, value in figures.items()}}
 
     def terms(self, rollouts: Sequence[Rollout], row: int) -> int:
@@ -97,6 +97,8 @@ class AlignedGkdTrainer(GkdTrainer):
 
     def packed_loss(self, packed: Packed, rows: Sequence[int]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         loss, sums, divergence_C = self.aligned_loss(packed, rows)
+        if not self.on_policy(self.state.global_step):
+            sums.pop("reverse_kl", None)  # of the student's own rollouts alone, as where tokenizers are equal
         chunks = [len(self.alignment.canonical[row]) for row in rows]
         self._shown |= {
             row: of_row for row, of_row in zip(rows, divergence_C.split(chunks), strict=True) if row < _SHOWN_ROWS
@@ -137,12 +139,16 @@ class AlignedGkdTrainer(GkdTrainer):
 
     def written_by_teacher(self, prompts: Sequence[int]) -> list[Rollout]:
         written = self.written_by(self.teacher.writer(self.prompts_of_teacher), prompts)
-        texts = self._encode([self.teacher_table.text(np.array(row.completion_ids)).tobytes() for row in written])
+        texts = [self.teacher_table.text(np.array(row.completion_ids)).tobytes() for row in written]
+        context = getattr(self.student.config.get_text_config(), "max_position_embeddings", None)
         end = [] if self.student_table.end_of_turn is None else [self.student_table.end_of_turn]
-        return [
-            Rollout(self.prompts[i], ids + ([] if rollout.clipped and ids else end), [], clipped=rollout.clipped)
-            for i, ids, rollout in zip(prompts, texts, written, strict=True)
-        ]
+        rollouts = []
+        for i, text, ids, row in zip(prompts, texts, self._encode(texts), written, strict=True):
+            # Where the student has no token for a byte its ids stop, which is no end of the turn.
+            whole = not row.clipped and sum(self.student_table.lengths[id_] for id_ in ids) == len(text)
+            completion = (ids + end if whole else ids)[: context and context - len(self.prompts[i])]
+            rollouts.append(Rollout(self.prompts[i], completion, [], clipped=not whole or completion[-1:] != end))
+        return rollouts
 
     def _within_context(self, alignment: Alignment) -> Alignment:
         """Without the rows that are too long for the teacher with its own prompt."""
@@ -159,6 +165,8 @@ class AlignedGkdTrainer(GkdTrainer):
             fields["student_chunk"][i] = np.full_like(fields["student_chunk"][i], -1)
             for name in ("teacher_chunk", "canonical", "closes_number"):
                 fields[name][i] = fields[name][i][:0]
+        chunks = np.concatenate(fields["student_chunk"])
+        fields["figures"] = alignment.figures | {"coverage": float((chunks >= 0).mean())}
         return replace(alignment, **fields)
 
     def _aligned_bytes(self) -> int:
@@ -172,7 +180,12 @@ class AlignedGkdTrainer(GkdTrainer):
         step = self.state.global_step + 1
         if step & (step - 1):
             return
-        with open_private(self.run.directory / "alignment.jsonl", "a") as file:
+        path = self.run.directory / "alignment.jsonl"
+        kept = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        part = path.with_suffix(".part")
+        with open_private(part, "w") as file:
+            # Steps that are made again, after the checkpoint that a run goes on from, replace what they left.
+            file.writelines(line for line in kept if json.loads(line)["step"] < step)
             for row, divergence_C in sorted(self._shown.items()):
                 student = (self.student_table, self.at_hand[row].completion_ids, self.alignment.student_chunk[row])
                 teacher = (self.teacher_table, self.alignment.teacher_ids[row], self.alignment.teacher_chunk[row])
@@ -184,6 +197,7 @@ class AlignedGkdTrainer(GkdTrainer):
                     "divergence": [round(value, 6) for value in divergence_C.tolist()],
                 }
                 file.write(json.dumps(record) + "\n")
+        part.replace(path)
 
 
 def teacher_prompts(teacher: Teacher, prepared: Prepared) -> list[list[int]]:

@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from atlas.errors import RunFailed, SpecError
 from atlas.methods.gkd import Gkd
 from atlas.training import engine, gkd
+from atlas.training.gkd_aligned import AlignedGkdTrainer
+from atlas.training.rollouts import Rollout
 
 from .tiny import CHARACTERS, CHAT_TEMPLATE, character_tokenizer, lines, names, save, series, tiny_llama, train
 
@@ -117,20 +119,21 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(make_run, stranger, monk
     unbroken = make_run({"type": "gkd"}, "unbroken", teacher={"model": str(stranger)})
     train(unbroken)
     broken = make_run({"type": "gkd"}, "broken", teacher={"model": str(stranger)})
-    write = engine.OnPolicyTrainer._write
+    clip = engine.OnPolicyTrainer._clip_grad_norm
 
-    def killed(self, writer, prompts):
-        if self.state.global_step == 3:
+    def killed(self, model):
+        if self.state.global_step == 3:  # its chunks are written, and its checkpoint is not
             raise KeyboardInterrupt
-        return write(self, writer, prompts)
+        return clip(self, model)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(engine.OnPolicyTrainer, "_write", killed)
+        patched.setattr(engine.OnPolicyTrainer, "_clip_grad_norm", killed)
         train(broken)
     again = make_run({"type": "gkd"}, "broken")
     train(again)
     for name in ("train/loss", "train/grad_norm", "alignment/one_to_one", "train/loss/remainder"):
         assert series(again, name) == series(unbroken, name)
+    assert chunks_of(again) == chunks_of(unbroken)
 
 
 def test_with_equal_tokenizers_it_is_the_ordinary_loss(make_run, monkeypatch):
@@ -159,11 +162,62 @@ def test_low_coverage_is_an_event(make_run, tmp_path):
 
 def test_a_completion_that_does_not_fit_into_the_teachers_context_is_left_out(make_run, tmp_path):
     tokenizer = character_tokenizer(CHARACTERS + "()", CHAT_TEMPLATE.replace("a:", "assistant says now:"))
-    path = save(tmp_path / "short", tiny_llama(len(tokenizer), seed=1, max_position_embeddings=34), tokenizer)
-    run = make_run({"type": "gkd"}, teacher={"model": str(path)}, evaluation={"max_completion_length": 1})
-    train(run)
+    coverage = {}
+    for context in (64, 34):
+        path = save(tmp_path / f"{context}", tiny_llama(len(tokenizer), max_position_embeddings=context), tokenizer)
+        sections = {"teacher": {"model": str(path)}, "evaluation": {"max_completion_length": 1}}
+        run = make_run({"type": "gkd"}, str(context), **sections)
+        train(run)
+        coverage[context] = series(run, "alignment/coverage")[1]
     events = [line["message"] for line in lines(run) if line.get("event") == "alignment"]
     assert any("longer than the teacher's context of 34 tokens" in message for message in events)
+    assert coverage[34] < coverage[64]
+
+
+def test_reverse_kl_is_of_the_students_own_rollouts_alone(make_run, stranger):
+    run = make_run({"type": "gkd", "lmbda": 0.5}, teacher={"model": str(stranger)}, training={"max_steps": 6})
+    train(run)
+    own = {step for step, share in series(run, "train/on_policy").items() if share}
+    assert 0 < len(own) < 6 and series(run, "train/reverse_kl").keys() == own
+
+
+def learnt_of_teacher(make_run, monkeypatch, teacher, written):
+    """What the student learns from in the first step, if the teacher writes these ids."""
+    learnt = []
+
+    def written_by(self, writer, prompts):
+        return [Rollout(writer.prompts[i], written, [], clipped=False) for i in prompts]
+
+    def score(self, examples, rollouts):
+        learnt.extend(rollouts)
+        return original(self, examples, rollouts)
+
+    original = AlignedGkdTrainer.score
+    monkeypatch.setattr(AlignedGkdTrainer, "written_by", written_by)
+    monkeypatch.setattr(AlignedGkdTrainer, "score", score)
+    method = {"type": "gkd", "lmbda": 0.0, "seq_kd": True}
+    train(make_run(method, teacher={"model": str(teacher)}, training={"max_steps": 1, "save_every_steps": 1}))
+    return learnt
+
+
+@pytest.mark.parametrize(("text", "readable"), [("ab(c", "ab"), ("(", "")])
+def test_what_the_student_cannot_write_of_the_teachers_text_teaches_no_end(
+    make_run, tmp_path, monkeypatch, text, readable
+):
+    tokenizer = character_tokenizer(CHARACTERS + "()")
+    path = save(tmp_path / "brackets", tiny_llama(len(tokenizer), seed=1), tokenizer)
+    written = [*tokenizer.convert_tokens_to_ids(list(text)), tokenizer.eos_token_id]
+    learnt = learnt_of_teacher(make_run, monkeypatch, path, written)
+    ids = tokenizer.convert_tokens_to_ids(list(readable))  # the student has the same, less the brackets
+    assert [(row.completion_ids, row.clipped) for row in learnt] == [(ids, True)] * 4
+
+
+def test_the_teachers_text_ends_where_the_students_context_does(make_run, stranger, student, monkeypatch):
+    context = AutoConfig.from_pretrained(student).max_position_embeddings
+    tokenizer = pair_tokenizer()
+    written = [*tokenizer.convert_tokens_to_ids(["10"] * context), tokenizer.eos_token_id]
+    learnt = learnt_of_teacher(make_run, monkeypatch, stranger, written)
+    assert all(len(row.prompt_ids) + len(row.completion_ids) == context and row.clipped for row in learnt)
 
 
 def test_a_teacher_without_chat_template_is_refused(make_run, tmp_path):
