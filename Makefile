@@ -5,11 +5,15 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Without a GPU, PyTorch's own index has a CPU build; the default one pulls gigabytes of CUDA.
 TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || echo --retries 1 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: quickstart test install
+.PHONY: quickstart cross-tokenizer test install
 
 quickstart: install  ## an experiment on tiny models, on the CPU, then its table and report
 	$(BIN)/atlas submit specs/quickstart/experiment.yaml
 	$(BIN)/atlas report quickstart -o quickstart.html
+
+cross-tokenizer: install  ## the same across tokenizers: three alignments, and no teacher
+	$(BIN)/atlas submit specs/cross_tokenizer/quickstart.yaml
+	$(BIN)/atlas report cross-tokenizer -o cross_tokenizer.html
 
 test: install .venv/.real-models  ## lint, types, all tests
 	$(BIN)/ruff check .
