@@ -120,5 +120,6 @@ def _in_words(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> bool:
         and not steps[1]["use_regex"]
     )
     added = [token for token in tokenizer.added_tokens_decoder.values() if not token.special]
-    plain = all(not (token.lstrip or token.rstrip or token.single_word or " " in token.content) for token in added)
+    whole = all(not re.search("[ 0-9]", token.content) for token in added)  # no cut goes through one
+    plain = whole and not any(token.lstrip or token.rstrip or token.single_word for token in added)
     return (gpt2 or llama3) and plain

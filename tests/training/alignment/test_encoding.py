@@ -3,11 +3,12 @@
 import unicodedata
 
 import pytest
-from alignment_reference import REAL, TINY, Side, real_side, tiny_side
+from alignment_reference import REAL, TINY, Side, byte_level, real_side, tiny_side
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atlas.training.alignment.byte_table import ByteTable
+from atlas.training.alignment.byte_table import ByteTable, byte_table
+from atlas.training.alignment.encoding import Encoder
 
 LOSSLESS = [name for name in TINY if name not in ("few bytes", "characters")]
 BOUNDED = {"derandomize": True, "deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
@@ -123,3 +124,12 @@ def test_ids_end_before_a_byte_without_a_token():
 def test_a_character_without_a_token_ends_a_literal_vocabulary():
     side = tiny_side("characters")
     assert [spelled(row, side.table) for row in side.encoder([b"1+2Z3", b"abc"])] == [b"1+2", b"abc"]
+
+
+def test_a_number_in_an_added_token_does_not_cut_it():
+    tokenizer = byte_level()
+    tokenizer.add_tokens(["<part1>"])
+    encoder = Encoder(tokenizer, byte_table(tokenizer))
+    [row] = encoder([b"one <part1> of 12"])
+    assert row == tokenizer("one <part1> of 12", add_special_tokens=False)["input_ids"]
+    assert tokenizer.convert_tokens_to_ids("<part1>") in row
