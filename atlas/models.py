@@ -167,9 +167,10 @@ def _size(config: dict[str, Any], family: _Family) -> ModelSize:
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 _QUANTIZED_BYTES = {"int8": 1.0, "fp8": 1.0, "int4": 0.5}
 """Of a weight of a linear layer, without the scales: less than a tenth more."""
-MICRO_BATCH_BYTES = 3 * 2**27
-"""What the activations of a packed micro-batch of the on-policy engine may take on a CPU: more is no faster there. On a
-GPU it takes more where there is room."""
+MICRO_BATCH_BYTES, MICRO_BATCH_BYTES_OF_GROUPS = 3 * 2**27, 9 * 2**27
+"""What the activations of a packed micro-batch of the on-policy engine may take on a CPU: more is no faster there. Groups
+get more, since rollouts of one prompt that are packed together read it once. On a GPU it takes more where there is
+room."""
 MICRO_BATCH_TOKENS = (64, 4096)
 """And at least and at most so many tokens, whatever a token takes."""
 CHUNK_LOGITS, CHUNK_LOGITS_ON_GPU = 2**21, 2**26
@@ -336,7 +337,8 @@ def activation_bytes_per_token(job: "JobSpec", size: ModelSize) -> int:
 def micro_batch_tokens(job: "JobSpec", size: ModelSize) -> int:
     """How many tokens the on-policy engine forwards at once on a CPU."""
     least, most = MICRO_BATCH_TOKENS
-    return min(most, max(least, MICRO_BATCH_BYTES // activation_bytes_per_token(job, size)))
+    available = MICRO_BATCH_BYTES if rollouts_of_a_prompt(job) == 1 else MICRO_BATCH_BYTES_OF_GROUPS
+    return min(most, max(least, available // activation_bytes_per_token(job, size)))
 
 
 def checkpoint_bytes(job: "JobSpec") -> int:

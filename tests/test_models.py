@@ -166,9 +166,9 @@ def test_a_micro_batch_of_rollouts_has_every_prompt_once_and_is_bounded(
     a_token = 3 * (8 * 64 + 4 * 112 + 2 * (64 + 2 * 32)) * 4
     assert on_policy(student).activations_bytes == (2 * 30 + 8 * 100) * a_token
     assert on_policy(student, micro_batch_size=2).activations_bytes == (30 + 2 * 100) * a_token
-    monkeypatch.setattr(models, "MICRO_BATCH_BYTES", 500 * a_token)
+    monkeypatch.setattr(models, "MICRO_BATCH_BYTES_OF_GROUPS", 500 * a_token)
     assert on_policy(student).activations_bytes == 500 * a_token
-    monkeypatch.setattr(models, "MICRO_BATCH_BYTES", 0)
+    monkeypatch.setattr(models, "MICRO_BATCH_BYTES_OF_GROUPS", 0)
     assert on_policy(student).activations_bytes == (40 + 100) * a_token, "one row at least, however long"
 
 
