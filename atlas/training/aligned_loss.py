@@ -113,14 +113,15 @@ def aligned_loss(
                 "loss/dense": dense_N.sum(),
                 "reverse_kl": reverse_N.sum(),
                 "entropy": entropy(student_NV),
-                "shared_mass_student": (student_NV.exp() @ roots.student.shared_V).sum(),
-                "shared_mass_teacher": (teacher_NV.exp() @ roots.teacher.shared_V).sum(),
+                "shared_mass_student": student_NV.exp().mul_(roots.student.shared_V).sum(),
+                "shared_mass_teacher": teacher_NV.exp().mul_(roots.teacher.shared_V).sum(),
                 "nats_student": -student_NV.gather(1, rows.student.id_M[at, None]).sum(),
                 "nats_teacher": -teacher_NV.gather(1, rows.teacher.id_M[at, None]).sum(),
             }
         return dense_N.sum() + pulled, reported
 
-    total, sums = linear_loss(hidden_SD.index_select(0, rows.student.row_M), head, loss)
+    at_once = min(rows_at_once(head.weight_VD), rows_at_once(teacher_head.weight_VD))
+    total, sums = linear_loss(hidden_SD.index_select(0, rows.student.row_M), head, loss, at_once)
     sums["loss/remainder"] = remainder_C.sum()
     sums["root_agreement"] = same_root_C.sum()
     for side, read in (("student", student), ("teacher", teacher)):

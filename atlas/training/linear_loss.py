@@ -17,15 +17,16 @@ ChunkLoss = Callable[[torch.Tensor, slice], tuple[torch.Tensor, Mapping[str, tor
 
 
 def linear_loss(
-    hidden_ND: torch.Tensor, head: Head, chunk_loss: ChunkLoss
+    hidden_ND: torch.Tensor, head: Head, chunk_loss: ChunkLoss, at_once: int | None = None
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The sum of `chunk_loss` over all N, differentiable, and the sums that it reports.
+    """The sum of `chunk_loss` over all N, differentiable, and the sums that it reports. `at_once`: tokens of a chunk,
+    if not `rows_at_once` of the head.
 
     The gradients of hidden states and head are made together with the loss, chunk by chunk, so that [N, V] never exists
     and the logits are computed once: three matrix products for each chunk (two where the head is frozen).
     """
     sums: dict[str, torch.Tensor] = {}
-    chunk = rows_at_once(head.weight_VD)
+    chunk = at_once or rows_at_once(head.weight_VD)
     return _LinearLoss.apply(hidden_ND, head.weight_VD, head, chunk_loss, chunk, sums), sums
 
 

@@ -298,6 +298,29 @@ def test_no_more_logits_are_there_at_once_than_a_block_has(monkeypatch):
     assert max(rows * width for rows, width in shapes) <= 2 * len(STUDENT)
 
 
+def test_a_wide_teacher_makes_the_blocks_smaller(monkeypatch):
+    """Their size is that of the wider of the two, here 14 of the teacher beside 10 of the student."""
+    monkeypatch.setattr(linear_module, "CHUNK_LOGITS", 3 * len(TEACHER))
+    shapes, finish = [], Head.finish
+    monkeypatch.setattr(Head, "finish", lambda head, products: shapes.append(products.shape) or finish(head, products))
+    sides = {"student": TEACHER, "teacher": STUDENT}
+    rows, columns = aligned([["1", "2", "a", "b", "c", " ", "a", END]], **sides)
+    loss_of(learning(models(columns, **sides)), rows, Roots(vocabulary(**sides)))
+    assert max(rows * width for rows, width in shapes) <= 3 * len(TEACHER)
+
+
+def test_shared_mass_keeps_its_digits_under_autocast():
+    rows, columns = aligned(ROWS)
+    hidden, weight, teacher_hidden, teacher_weight = (each.bfloat16().float() for each in models(columns))
+    one_hot = [torch.eye(D)[torch.arange(len(each)) % D] for each in (hidden, teacher_hidden)]
+    tensors = [one_hot[0], weight, one_hot[1], teacher_weight]  # products that bfloat16 can hold
+    _, expected, _ = loss_of(tensors, rows, Roots(vocabulary()))
+    with torch.autocast("cpu", torch.bfloat16):
+        _, sums, _ = loss_of(tensors, rows, Roots(vocabulary()))
+    for name in ("nats_student", "shared_mass_student", "shared_mass_teacher"):
+        close(sums[name], expected[name])
+
+
 def test_a_micro_batch_without_chunks_has_loss_zero():
     rows, columns = aligned([[PAD]])
     tensors = models(columns)
