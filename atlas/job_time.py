@@ -157,8 +157,9 @@ def _steps(job: JobSpec, splits: Splits | None) -> int | None:
         steps = max(1, ceil(job.training.epochs * per_epoch))
     if job.budget and job.budget.steps:
         steps = min(steps, job.budget.steps)
-    if job.budget and job.budget.rollouts:
-        steps = min(steps, ceil(job.budget.rollouts / job.training.batch_size))
+    with_rollouts = getattr(job.method, "lmbda", 1.0)  # share of the steps
+    if job.budget and job.budget.rollouts and with_rollouts:
+        steps = min(steps, ceil(job.budget.rollouts / job.training.batch_size / with_rollouts))
     return steps
 
 

@@ -115,6 +115,9 @@ def test_a_budget_ends_training(home: Path) -> None:
     whole = timed(home)
     assert timed(home, budget={"steps": 3}).steps == 3
     assert timed(home, budget={"rollouts": 33}).steps == 5
+    taught = {"teacher": {"model": str(TINY / "teacher")}, "budget": {"rollouts": 24}}
+    for lmbda, steps in ((1, 3), (0.5, 6), (0, 10)):  # the share of steps that have 8 rollouts
+        assert timed(home, **taught, method={"type": "gkd", "lmbda": lmbda}).steps == steps
     minutes = whole.training_seconds / 60 / 2
     assert timed(home, budget={"train_minutes": minutes}).training_seconds == pytest.approx(whole.training_seconds / 2)
     assert timed(home, budget={"gpu_hours": minutes / 60}).training_seconds == pytest.approx(60 * minutes)
