@@ -92,7 +92,7 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
 
 def _template(spec: ModelSpec, config: Mapping[str, Any]) -> str | None:
     file = file_of(spec, "chat_template.jinja")
-    text = file.read_text(encoding="utf-8") if file else config.get("chat_template")
+    text = file.read_text(encoding="utf-8", errors="replace") if file else config.get("chat_template")
     return text if isinstance(text, str) else None
 
 

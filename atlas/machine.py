@@ -51,7 +51,7 @@ def machine_of(job: "JobSpec", home: Path) -> Machine | None:
 
 def gpu(name: str) -> Machine | None:
     """What a GPU of this name is assumed to achieve."""
-    peak = next((peak for part, peak in _GPUS.items() if part in name), None)
+    peak = next((peak for part, peak in _GPUS.items() if f" {part}" in name), None)  # a GH200 is no H200
     if peak is None:
         return None
     flops, bandwidth = peak[0] * _ACHIEVED_FLOPS, peak[1] * _ACHIEVED_BANDWIDTH

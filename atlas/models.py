@@ -168,9 +168,9 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 _QUANTIZED_BYTES = {"int8": 1.0, "fp8": 1.0, "int4": 0.5}
 """Of a weight of a linear layer, without the scales: less than a tenth more."""
 MICRO_BATCH_BYTES, MICRO_BATCH_BYTES_OF_GROUPS = 3 * 2**27, 9 * 2**27
-"""What the activations of a packed micro-batch of the on-policy engine may take on a CPU: more is no faster there. Groups
-get more, since rollouts of one prompt that are packed together read it once. On a GPU it takes more where there is
-room."""
+"""What the activations of a packed micro-batch of the on-policy engine may take on a CPU: more is no faster there.
+Groups get more, since rollouts of one prompt that are packed together read it once. On a GPU it takes more where there
+is room."""
 MICRO_BATCH_TOKENS = (64, 4096)
 """And at least and at most so many tokens, whatever a token takes."""
 CHUNK_LOGITS, CHUNK_LOGITS_ON_GPU = 2**21, 2**26

@@ -111,3 +111,8 @@ def test_the_measurement_gives_rates_and_leaves_the_threads_as_they_were(monkeyp
     found = machine._measured("here", 1)
     assert torch.get_num_threads() == before and found.name == "here"
     assert all(value > 0 for value in vars(found).values() if not isinstance(value, str))
+
+
+def test_a_gpu_is_known_by_a_word_of_its_name() -> None:
+    assert machine.gpu("NVIDIA H200 NVL") is not None and machine.gpu("NVIDIA A100-SXM4-80GB") is not None
+    assert machine.gpu("NVIDIA GH200 480GB") is None

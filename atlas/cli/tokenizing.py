@@ -1,6 +1,7 @@
 """`atlas tokenizers`: what two tokenizers have in common, and what distillation between them would align."""
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,6 +74,8 @@ def _texts(file: Path) -> Sequence[str]:
 
 def _compared(student: str, teacher: str, texts: Sequence[str]) -> dict[str, Any]:
     """All that is shown, as JSON. Shares are of 1."""
+    for noisy in ("torchao", "torch.utils._pytree"):  # transformers imports them, and they speak of GPU kernels
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     from atlas.store import home_from_environment
     from atlas.training import load
     from atlas.training.alignment.align import Aligner
