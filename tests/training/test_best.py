@@ -38,8 +38,8 @@ def dev(monkeypatch):
         at[0] = step
         student(self, model, step)
 
-    def replace_rate(self, model, examples, phase):
-        values, samples = measure(self, model, examples, phase)
+    def replace_rate(self, model, examples, phase, *tokenizer):
+        values, samples = measure(self, model, examples, phase, *tokenizer)
         if examples is self.examples:
             values["pass_rate"] = rates.get(at[0], 0.0)
         return values, samples
