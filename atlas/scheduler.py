@@ -57,6 +57,17 @@ def settle(store: Store, now_seconds: float | None = None, owns_claims: bool = F
             continue
 
 
+def observed_state(store: Store, run: RunRecord) -> str:
+    """The run's state for somebody who may not settle it: `lost` if it should run, but its worker is dead and has left
+    no result. Until it is settled, a run that has ended is still `running`."""
+    if run.state != "running":
+        return run.state
+    assert run.handle is not None
+    if _executor(store, run).alive(run.handle) or (Path(run.run_dir) / "result.json").exists():
+        return "running"
+    return "lost"
+
+
 @contextmanager
 def scheduler_lock(home: Path) -> Iterator[bool]:
     """Yields whether this process is now the only one that starts runs. Released on exit or death.

@@ -1,9 +1,13 @@
 """What several test folders need."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from lab import Lab
+
+from atlas.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +17,19 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder}; set ATLAS_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    home = tmp_path_factory.mktemp("empty")
+    Store.open(home).close()
+    return home / "atlas.db"
+
+
+@pytest.fixture
+def lab(tmp_path, empty_database):
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy2(empty_database, home)
+    with Store.open(home) as store:
+        yield Lab(store)

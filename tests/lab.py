@@ -1,12 +1,9 @@
-"""A store with runs whose measurements are made by hand."""
+"""Runs whose measurements are made by hand, in a real store: what `Lab` appends is ingested as a worker's is."""
 
 import json
-import shutil
-
-import pytest
 
 from atlas.job import JobSpec
-from atlas.store import ExperimentRecord, Membership, Store, enqueue_arguments
+from atlas.store import ExperimentRecord, Membership, enqueue_arguments
 from atlas.store.experiments import write
 
 METHODS = {
@@ -166,19 +163,3 @@ def sample(step, problem, correct, number=0):
         "tokens": 3,
         "clipped": False,
     }
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    home = tmp_path_factory.mktemp("empty")
-    Store.open(home).close()
-    return home / "atlas.db"
-
-
-@pytest.fixture
-def lab(tmp_path, empty_database):
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy2(empty_database, home)
-    with Store.open(home) as store:
-        yield Lab(store)

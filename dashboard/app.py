@@ -1,0 +1,19 @@
+"""The script that Streamlit runs for every visitor: login if it was asked for, then the page of the address."""
+
+import streamlit as st
+
+from dashboard import access
+from dashboard.pages import compare, cross_tokenizer, run, runs, samples
+
+st.set_page_config(page_title="Atlas", page_icon=":material/explore:", layout="wide")
+access.require_login()
+st.navigation(
+    [
+        st.Page(runs.page, title="Runs", url_path="runs", default=True),
+        st.Page(compare.page, title="Compare", url_path="compare"),
+        st.Page(cross_tokenizer.page, title="Cross-tokenizer", url_path="cross-tokenizer"),
+        st.Page(run.page, title="Run", url_path="run"),
+        st.Page(samples.page, title="Samples", url_path="samples"),
+    ],
+    position="top",
+).run()

@@ -1,0 +1,1 @@
+"""Charts: Vega-Lite specifications made with Altair, out of numbers that were read elsewhere."""

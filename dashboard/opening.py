@@ -1,0 +1,45 @@
+"""The store that all pages read, and what a visitor sees when there is none."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from atlas.errors import AtlasError
+from atlas.scheduler import observed_state
+from atlas.store import RunRecord, Store, home_from_environment
+from dashboard.text import plain
+
+
+def opened_store() -> Store:
+    """The store of this home, for reading only. Stops the page with what to do if it cannot be read."""
+    path = home_from_environment() / "atlas.db"
+    if not path.is_file():
+        st.subheader("No runs yet")
+        st.text(f"There is no store at {path}. The first run makes one:")
+        st.code("atlas submit specs/quickstart/experiment.yaml", language=None)
+        st.stop()
+    try:
+        return _open(path, path.stat().st_ino)
+    except AtlasError as error:
+        problem("The store cannot be read", error)
+        st.stop()
+
+
+def problem(heading: str, error: AtlasError) -> None:
+    """Says what is wrong in the error's own words, which hold the next step."""
+    st.error(f"**{plain(heading)}**")
+    st.code(str(error), language=None, wrap_lines=True)
+
+
+def state_of(store: Store, run: RunRecord) -> str:
+    """The run's state as it is now: `lost` where the worker of an active run is dead and has left no result."""
+    try:
+        return observed_state(store, run)
+    except (AtlasError, ValueError):  # a job that another version of Atlas wrote
+        return run.state
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _open(path: Path, inode: int) -> Store:
+    """Opened again where `atlas reindex` has put another file in its place."""
+    return Store.open_read_only(path.parent)
