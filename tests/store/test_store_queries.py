@@ -101,6 +101,28 @@ def test_runs_do_not_see_each_others_measurements(store, queue, append):
     assert store.curve("b-2", "loss", "rollouts") == [(2.0, 2.0)]
 
 
+def test_the_newest_values_of_many_runs_are_those_of_each(store, queue, append):
+    for run_id, lines in (
+        ("a-1", [{"loss": 1.0, "kl": "NaN"}]),
+        ("b-2", [{"loss": 2.0}, {"loss": "-inf"}]),
+        ("c-3", []),
+    ):
+        run_dir = queue(run_id)
+        append(run_dir / "metrics.jsonl", *[{"step": step, "values": values} for step, values in enumerate(lines)])
+        store.ingest(run_id)
+    asked = ["c-3", "a-1", "b-2"]
+    found = store.latest_of(asked)
+    assert list(found) == asked
+    assert repr(found) == repr({run_id: store.latest(run_id) for run_id in asked})
+    assert store.latest_of(asked, ["loss", "nope"]) == {"c-3": {}, "a-1": {"loss": 1.0}, "b-2": {"loss": -math.inf}}
+    assert (store.latest_of(["a-1"], []), store.latest_of([])) == ({"a-1": {}}, {})
+
+
+def test_asking_for_the_newest_values_of_an_unknown_run_says_so(three):
+    with pytest.raises(NotFoundError, match="no run 'nope'"):
+        three.latest_of(["gkd-aaa1", "nope"])
+
+
 def test_samples_are_returned_by_step_and_in_order(store, running, append):
     run, run_dir = running
     sample = {"split": "dev", "completion": "x", "extracted": None, "found": False, "correct": False, "tokens": 1,
