@@ -8,6 +8,9 @@ metrics.jsonl  out  append-only, one writer. A line is one JSON object:
                     {"rewind": 40}     resumed from step 40: everything after it is computed again
 samples.jsonl  out  evaluated completions, one `Sample` a line; the same `rewind` lines
 splits.json    out  written once, atomically: size and sha256 of each split, and the identity of the grader
+problems.jsonl out  written once, atomically: the problems that are evaluated (dev, then test), one a line:
+                    {"split": "dev", "problem_id": "1a2b", "messages": [{"role": "user", "content": "2 + 3?"}],
+                     "answer": "5"}
 result.json    out  written last, atomically: its presence means "finished"
 """
 
@@ -157,7 +160,8 @@ class Run:
         return self.directory / "checkpoints"
 
     def record_splits(self, splits: Splits) -> None:
-        """Writes splits.json: size and sha256 of each split, and the identity of the grader.
+        """Writes splits.json: size and sha256 of each split, and the identity of the grader; and problems.jsonl: what
+        is asked in dev and test.
 
         Raises RunFailed(`bad_data`) if an earlier attempt had other problems or another grader.
         """
@@ -167,13 +171,18 @@ class Run:
         }
         document = {"splits": found, "grader": self.job.dataset.grader()}
         path = self.directory / "splits.json"
-        if not path.exists():
-            self._write_whole(path.name, document)
-            return
-        before = json.loads(path.read_text())
+        if path.exists():
+            self._check_unchanged(json.loads(path.read_text()), document)
+        else:
+            self._write_whole(path.name, json.dumps(document, indent=2))
+        if not (self.directory / "problems.jsonl").exists():  # also of a run that an older Atlas began
+            self._write_whole("problems.jsonl", "".join(_problem_lines(splits)))
+
+    @staticmethod
+    def _check_unchanged(before: dict[str, Any], document: dict[str, Any]) -> None:
         changed = [
             f"{split} (then {before['splits'][split]['examples']} examples, now {now['examples']})"
-            for split, now in found.items()
+            for split, now in document["splits"].items()
             if now != before["splits"][split]
         ]
         if changed:
@@ -255,12 +264,12 @@ class Run:
         self.flush()
         document = {"state": state, "step": self.step, "clocks": self.clock.readings(), **result}
         document["summary"] = self.summary
-        self._write_whole("result.json", document)
+        self._write_whole("result.json", json.dumps(document, indent=2, default=str))
 
-    def _write_whole(self, name: str, document: dict[str, Any]) -> None:
+    def _write_whole(self, name: str, text: str) -> None:
         temporary = self.directory / f"{name}.part"
         with open_private(temporary, "w") as file:
-            json.dump(document, file, indent=2, default=str)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.directory / name)
@@ -283,6 +292,13 @@ def is_working(run_dir: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def _problem_lines(splits: Splits) -> Iterator[str]:
+    for split in ("dev", "test"):
+        for example in getattr(splits, split):
+            problem = {"problem_id": example.id, "messages": example.messages, "answer": example.answer}
+            yield json.dumps({"split": split, **problem}) + "\n"
 
 
 def _plain(value: float) -> float | str:

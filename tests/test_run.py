@@ -181,6 +181,25 @@ def test_the_splits_and_the_grader_are_recorded(run, run_dir, splits):
     assert not (run_dir / "splits.json.part").exists()
 
 
+def test_what_is_asked_in_dev_and_test_is_recorded(run, run_dir, splits):
+    run.record_splits(splits)
+    problems = [json.loads(line) for line in (run_dir / "problems.jsonl").read_text().splitlines()]
+    assert [(problem["split"], problem["problem_id"]) for problem in problems] == [
+        ("dev", "c"),
+        ("test", "d"),
+        ("test", "e"),
+    ]
+    assert problems[0]["messages"] == [{"role": "user", "content": "c: 2 + 2?"}] and problems[0]["answer"] == "4"
+    assert not (run_dir / "problems.jsonl.part").exists()
+
+
+def test_a_resumed_run_of_an_older_atlas_gets_its_problems(run, run_dir, splits):
+    run.record_splits(splits)
+    (run_dir / "problems.jsonl").unlink()
+    run.record_splits(splits)
+    assert (run_dir / "problems.jsonl").exists()
+
+
 def test_an_attempt_with_the_same_data_goes_on(run, run_dir, splits):
     run.record_splits(splits)
     written = (run_dir / "splits.json").read_bytes()
@@ -216,7 +235,7 @@ def test_a_grader_that_changed_between_two_attempts_is_refused(run, run_dir, spl
 def test_only_the_owner_can_read_what_the_job_writes(run, run_dir, splits):
     run.record_splits(splits)
     run.finish("succeeded")
-    for name in ("metrics.jsonl", "samples.jsonl", "splits.json", "result.json"):
+    for name in ("metrics.jsonl", "samples.jsonl", "splits.json", "problems.jsonl", "result.json"):
         assert stat.S_IMODE((run_dir / name).stat().st_mode) == 0o600
 
 

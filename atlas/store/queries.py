@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 from sqlalchemy import Engine, func, text
 from sqlmodel import Session, col, select
@@ -22,6 +22,18 @@ from atlas.store.database import explained
 from atlas.store.experiments import ExperimentRecord
 from atlas.store.models import EventRecord, RunRecord, SampleRecord, SpecSnapshot
 from atlas.store.states import ENDED, STATES
+
+
+class Verdict(NamedTuple):
+    """How one completion was graded (`SampleRecord` without its text)."""
+
+    problem_id: str
+    sample: int
+    extracted: str | None
+    found: bool
+    correct: bool
+    tokens: int
+    clipped: bool
 
 
 class Queries:
@@ -131,6 +143,48 @@ class Queries:
             split=split,
         )
         return [(problem, correct) for problem, correct in rows]
+
+    def evaluations(self, run_id: str) -> list[tuple[int, str]]:
+        """(step, split) of every evaluation whose completions are in the store, by step."""
+        rows = self._rows(run_id, "SELECT DISTINCT step, split FROM sample WHERE run = :run ORDER BY step, split")
+        return [(step, split) for step, split in rows]
+
+    def verdicts(self, run_id: str, step: int, split: str) -> list[Verdict]:
+        """One evaluation without its texts, in the order in which it was written."""
+        rows = self._rows(
+            run_id,
+            "SELECT problem_id, sample, extracted, found, correct, tokens, clipped FROM sample "
+            "WHERE run = :run AND step = :step AND split = :split ORDER BY number",
+            step=step,
+            split=split,
+        )
+        return [
+            Verdict(problem, sample, extracted, bool(found), bool(correct), tokens, bool(clipped))
+            for problem, sample, extracted, found, correct, tokens, clipped in rows
+        ]
+
+    def sample_of(self, run_id: str, step: int, split: str, problem_id: str) -> list[SampleRecord]:
+        """The completions of one problem in one evaluation; empty if it was not asked there."""
+        with self._reading() as session:
+            query = select(SampleRecord).where(
+                SampleRecord.run == find(session, run_id).number,
+                SampleRecord.step == step,
+                SampleRecord.split == split,
+                SampleRecord.problem_id == problem_id,
+            )
+            return list(session.exec(query.order_by(col(SampleRecord.sample))))
+
+    def written(self, run_id: str, step: int, split: str, words: str) -> frozenset[str]:
+        """The problems of one evaluation with a completion that holds these words, in whatever case."""
+        rows = self._rows(
+            run_id,
+            "SELECT DISTINCT problem_id FROM sample WHERE run = :run AND step = :step AND split = :split "
+            "AND instr(lower(completion), lower(:words))",
+            step=step,
+            split=split,
+            words=words,
+        )
+        return frozenset(problem for (problem,) in rows)
 
     def metric_names(self, run_id: str) -> list[str]:
         """The names of a run's metrics, sorted."""

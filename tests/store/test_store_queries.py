@@ -136,7 +136,9 @@ def test_samples_are_returned_by_step_and_in_order(store, running, append):
     assert [found.step for found in store.samples(run.id, limit=4)] == [0, 0, 0, 5]
 
 
-@pytest.mark.parametrize("query", ["events", "metric_names", "latest", "samples", "spec", "clocks", "ingest"])
+@pytest.mark.parametrize(
+    "query", ["events", "evaluations", "metric_names", "latest", "samples", "spec", "clocks", "ingest"]
+)
 def test_asking_about_an_unknown_run_says_so(store, query):
     with pytest.raises(NotFoundError, match="no run 'nope'"):
         getattr(store, query)("nope")
@@ -166,3 +168,18 @@ def test_the_outcomes_of_an_evaluation_are_means_over_the_completions_of_each_pr
     assert store.outcomes(run.id, 5, "test") == [("p9", 0.5), ("p1", 0.0), ("p5", 1.0)]
     assert store.outcomes(run.id, 5, "dev") == [("p1", 0.0)]
     assert store.outcomes(run.id, 6, "test") == []
+
+
+def test_one_problem_of_one_evaluation_is_read_without_the_others(lab):
+    run = lab.run("gkd", dev=[0.5, 0.6], test="101")
+    assert lab.store.evaluations(run) == [(10, "test")]
+    verdicts = lab.store.verdicts(run, 10, "test")
+    assert [(row.problem_id, row.correct, row.extracted) for row in verdicts] == [
+        ("p0", True, None),
+        ("p1", False, None),
+        ("p2", True, None),
+    ]
+    assert [row.completion for row in lab.store.sample_of(run, 10, "test", "p1")] == ["x"]
+    assert lab.store.sample_of(run, 10, "dev", "p1") == []
+    assert lab.store.written(run, 10, "test", "X") == {"p0", "p1", "p2"}
+    assert lab.store.written(run, 10, "test", "%") == frozenset()
