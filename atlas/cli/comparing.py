@@ -1,7 +1,6 @@
 """`atlas compare`, and how a comparison is shown in a terminal."""
 
 import json
-import math
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -16,11 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from atlas.analysis.curves import Reached
-    from atlas.comparison.model import ArmResult, Comparison, RunResult
+    from atlas.comparison.model import Comparison, RunResult
     from atlas.comparison.wording import DeviceTime
 
-_COLUMNS = ("arm", "seeds", "step 0", "peak", "test", "to peak", "in all", "rollouts", "tokens", "KL")
 _MOST_WANTED = ("test", "peak", "seeds", "to peak", "step 0", "in all", "KL", "rollouts", "tokens")
 """A narrow terminal has no room for the last ones, which are left out; before them, those that are empty."""
 
@@ -83,11 +80,11 @@ def print_arms(comparison: "Comparison", console: "Console") -> None:
 
 def _arm_table(comparison: "Comparison", unit: "DeviceTime", width: int) -> "Table":
     from atlas.cli.tables import columns_that_fit, named_table
+    from atlas.comparison.rows import COLUMNS, final_rows
 
-    headings = [f"{name}\n{unit.unit}" if name in ("to peak", "in all") else name for name in _COLUMNS]
-    rows = [_arm_row(arm, unit) for arm in comparison.arms]
-    rows += [_baseline_row(role, run) for role, run in comparison.baselines.items()]
-    wanted = [_COLUMNS.index(name) for name in _MOST_WANTED]
+    headings = [f"{name}\n{unit.unit}" if name in ("to peak", "in all") else name for name in COLUMNS]
+    rows = final_rows(comparison, unit)
+    wanted = [COLUMNS.index(name) for name in _MOST_WANTED]
     filled = {column for column in wanted if any(row[column] for row in rows)}
     columns = columns_that_fit([headings, *rows], sorted(wanted, key=lambda column: column not in filled), width)
     table = named_table("arm", [row[0] for row in rows])
@@ -95,56 +92,24 @@ def _arm_table(comparison: "Comparison", unit: "DeviceTime", width: int) -> "Tab
         table.add_column(headings[column], justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(row[column] for column in columns))
-    left_out = [_COLUMNS[column] for column in sorted(filled.difference(columns))]
+    left_out = [COLUMNS[column] for column in sorted(filled.difference(columns))]
     table.caption, table.caption_justify = f"no room for {', '.join(left_out)}" if left_out else None, "left"
     return table
-
-
-def _arm_row(arm: "ArmResult", unit: "DeviceTime") -> list[str]:
-    from atlas.cli.tables import percent_with_interval
-    from atlas.comparison.wording import count, number
-
-    rates = [
-        percent_with_interval(rate.pass_rate, rate.low, rate.high) if rate else "" for rate in (arm.peak, arm.test)
-    ]
-    work = ["", "", ""]
-    if any(run.job.method.trains and run.used for run in arm.runs):
-        seconds, rollouts, tokens = (arm.used[clock].mean for clock in ("gpu_seconds", "rollouts", "tokens_generated"))
-        work = [unit.number(seconds), count(rollouts), count(tokens)]
-    return [
-        arm.name,
-        _seeds(arm),
-        f"{100 * arm.first.pass_rate:.1f}" if arm.first else "",
-        *rates,
-        _time(arm, arm.to_peak["gpu_seconds"], unit),
-        *work,
-        number(arm.reverse_kl.mean) if arm.reverse_kl else "",
-    ]
-
-
-def _baseline_row(role: str, run: "RunResult") -> list[str]:
-    from atlas.analysis.seeds import pooled
-    from atlas.cli.tables import percent_with_interval
-
-    first = f"{100 * run.pass_rate_E[0]:.1f}" if len(run.pass_rate_E) else ""
-    test = pooled(run.test_correct_P[None, :]) if run.test_correct_P is not None else None
-    shown = percent_with_interval(test.pass_rate, test.low, test.high) if test else ""
-    return [f"{role} as is", "", first, "", shown, "", "", "", "", ""]
 
 
 def _target_table(comparison: "Comparison", unit: "DeviceTime") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
+    from atlas.comparison.rows import target_rows
+
     table = Table(box=None, pad_edge=False)
     table.add_column(f"{unit.unit} to a level", no_wrap=True)
     table.add_column("%", justify="right", no_wrap=True)
     for arm in comparison.arms:
         table.add_column(arm.name, justify="right", overflow="fold")
-    for target in comparison.targets:
-        times = [_time(arm, target.reached[arm.name]["gpu_seconds"], unit) for arm in comparison.arms]
-        less = " less 1 SE" if target.name.endswith("peak") else ""
-        table.add_row(Text(target.name + less), f"{100 * target.level:.1f}", *times)
+    for name, *cells in target_rows(comparison, unit):
+        table.add_row(Text(name), *cells)
     return table
 
 
@@ -162,33 +127,6 @@ def _difference_table(comparison: "Comparison") -> "Table":
         shown = [values.get(arm.name) for arm in comparison.arms]
         table.add_row(Text(path), *(Text("-" if value is None else printable(str(value))) for value in shown))
     return table
-
-
-def _time(arm: "ArmResult", times: "Sequence[Reached]", unit: "DeviceTime") -> str:
-    """Mean over the seeds that count; `> 5.0` with the shortest time that some seed ran without getting there."""
-    from atlas.comparison.arms import counted
-
-    basis = {run.id for run in counted(arm.runs)}
-    measured = [
-        when
-        for run, when in zip(arm.runs, times, strict=True)
-        if run.id in basis and not (when.censored and math.isnan(when.limit))
-    ]
-    limits = [when.limit for when in measured if when.value is None]
-    if limits:
-        return f"> {unit.number(min(limits))}"
-    reached = [when.value for when in measured if when.value is not None]
-    return unit.number(sum(reached) / len(reached)) if reached else ""
-
-
-def _seeds(arm: "ArmResult") -> str:
-    """`3`, or `2 of 3` while some are missing: the seeds with a test score; before there is one, with an evaluation."""
-    from atlas.comparison.arms import counted
-
-    basis = counted(arm.runs)
-    measured = [run for run in basis if run.test_correct_P is not None] or [run for run in basis if run.steps_E]
-    part, whole = len({run.seed for run in measured}), len({run.seed for run in arm.runs})
-    return str(whole) if part == whole else f"{part} of {whole}"
 
 
 def _run_line(arm: str, runs: "Sequence[RunResult]") -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from atlas.analysis.summary import Evaluation, Summary, summarize
+from atlas.comparison.wording import percent_with_interval as percent_with_interval
 from atlas.store import RunRecord, Store
 
 _EXIT_CODES = {"succeeded": 0, "failed": 100, "cancelled": 103, "lost": 104}
@@ -128,10 +129,6 @@ def rate_with_interval(metrics: Mapping[str, float], name: str = "eval/pass_rate
         return ""
     low, high = metrics.get(f"{name}_low", math.nan), metrics.get(f"{name}_high", math.nan)
     return percent_with_interval(metrics[name], low, high)
-
-
-def percent_with_interval(rate: float, low: float, high: float) -> str:
-    return f"{100 * rate:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def failure_text(run: RunRecord) -> str:

@@ -55,6 +55,11 @@ def points(rate: float) -> str:
     return f"{100 * rate:.1f}"
 
 
+def percent_with_interval(rate: float, low: float, high: float) -> str:
+    """A pass rate in percent: `41.5 [35, 48]`."""
+    return f"{100 * rate:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
 def percent(level: float) -> str:
     """A level of confidence: `95`, `98.3`."""
     return f"{100 * level:.1f}".removesuffix(".0")

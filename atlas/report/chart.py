@@ -15,6 +15,7 @@ from atlas.analysis.curves import Reached, band
 from atlas.analysis.intervals import wilson
 from atlas.comparison.arms import GAVE_UP, counted, curve
 from atlas.comparison.model import ArmResult, Comparison, FloatArray, RunResult
+from atlas.comparison.phases import OFF_THE_CLOCK, in_order, phase_name
 from atlas.report.numbers import percent
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -23,9 +24,7 @@ MARKERS = "osD^vP"
 """Of the arms, so that the chart can be read without colours."""
 INK = "#767676"
 """Of all text and lines: as far from white as from black, and what `themed` replaces."""
-OFF_THE_CLOCK = ("evaluate", "checkpoint", "load")
-"""Phases that the training clock leaves out."""
-_PHASE_COLOURS = {
+PHASE_COLOURS = {
     "generate": "#56B4E9",
     "teacher": "#D55E00",
     "reward": "#CC79A7",
@@ -75,7 +74,7 @@ def phase_chart(phases: Mapping[str, Mapping[str, float]]) -> str:
                 widths,
                 left=left,
                 height=0.62,
-                color=_PHASE_COLOURS.get(name, COLOURS[number % len(COLOURS)]),
+                color=PHASE_COLOURS.get(name, COLOURS[number % len(COLOURS)]),
                 hatch="////" if name in OFF_THE_CLOCK else None,
                 edgecolor="white",
                 linewidth=0.6,
@@ -98,16 +97,6 @@ def themed(svg: str) -> str:
 def split_of(comparison: Comparison) -> str:
     """The split that is measured on the way."""
     return next((run.job.evaluation.split for arm in comparison.arms for run in arm.runs), "dev")
-
-
-def in_order(phases: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """The phases that took time in any arm: those known here in the order of a step, then the others."""
-    spent = {name for seconds in phases.values() for name, value in seconds.items() if value > 0}
-    return [*(name for name in _PHASE_COLOURS if name in spent), *sorted(spent - _PHASE_COLOURS.keys())]
-
-
-def phase_name(phase: str) -> str:
-    return phase.replace("forward_backward", "forward and backward").replace("_", " ")
 
 
 def _draw_arm(

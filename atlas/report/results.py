@@ -8,17 +8,10 @@ from atlas.analysis.intervals import wilson
 from atlas.analysis.seeds import MeanError
 from atlas.comparison.arms import counted, curve
 from atlas.comparison.model import ArmResult, Comparison, RunResult, Verdict
+from atlas.comparison.phases import OFF_THE_CLOCK, in_order, on_the_clock, phase_means, phase_name
 from atlas.comparison.wording import counted_noun, device_time, percent
 from atlas.report import numbers
-from atlas.report.chart import (
-    OFF_THE_CLOCK,
-    baseline_rate,
-    in_order,
-    pass_rate_chart,
-    phase_chart,
-    phase_name,
-    split_of,
-)
+from atlas.report.chart import baseline_rate, pass_rate_chart, phase_chart, split_of
 from atlas.report.document import Block, Cell, Details, Figure, Missing, Paragraph, Table, table
 
 STATISTICS = "docs/statistics.md"
@@ -138,7 +131,7 @@ def speed_up_split(comparison: Comparison) -> tuple[Block, ...]:
 
 def phases(comparison: Comparison) -> tuple[Block, ...]:
     """Training and evaluation by phase, and the teacher's share."""
-    spent = {arm.name: seconds for arm in comparison.arms if (seconds := _phase_means(arm))}
+    spent = {arm.name: seconds for arm in comparison.arms if (seconds := phase_means(arm))}
     without = [arm.name for arm in comparison.arms if arm.name not in spent]
     blocks: list[Block] = []
     if spent:
@@ -305,21 +298,10 @@ def _split_cells(verdict: Verdict) -> list[Cell]:
     return [numbers.ratio(verdict.split.rollouts_ratio), numbers.ratio(verdict.split.cost_per_rollout_ratio)]
 
 
-def _phase_means(arm: ArmResult) -> dict[str, float]:
-    """Mean seconds by phase over the runs that count, with what the training clock has beyond them as `other`."""
-    runs = [run for run in counted(arm.runs) if run.phase_seconds]
-    names = dict.fromkeys(name for run in runs for name in run.phase_seconds)
-    means = {name: sum(run.phase_seconds.get(name, 0.0) for run in runs) / len(runs) for name in names}
-    if not runs:
-        return {}
-    other = sum(run.used.get("train_seconds", math.nan) for run in runs) / len(runs) - _trained(means)
-    return means | ({"other": other} if other > 0 else {})
-
-
 def _teacher_shares(comparison: Comparison, spent: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     for arm in comparison.arms:
         seconds = spent.get(arm.name, {})
-        trained = _trained(seconds)
+        trained = on_the_clock(seconds)
         if "teacher" in seconds and trained > 0:
             yield (
                 f"{arm.name}: the teacher's forward passes are {100 * seconds['teacher'] / trained:.0f} % of the "
@@ -339,12 +321,7 @@ def _phase_table(spent: Mapping[str, Mapping[str, float]]) -> Table:
 def _phase_cell(name: str, seconds: Mapping[str, float]) -> Cell:
     if name not in seconds:
         return Missing("the arm has no such phase")
-    trained = _trained(seconds)
+    trained = on_the_clock(seconds)
     if name in OFF_THE_CLOCK or not trained:
         return numbers.duration(seconds[name])
     return f"{numbers.duration(seconds[name])} ({100 * seconds[name] / trained:.0f} %)"
-
-
-def _trained(seconds: Mapping[str, float]) -> float:
-    """Of the phases, those on the training clock."""
-    return sum(spent for name, spent in seconds.items() if name not in OFF_THE_CLOCK)
