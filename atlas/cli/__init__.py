@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from atlas.cli import comparing, documentation, grading, queue, reporting, runs, specs, tokenizing
+from atlas.cli import comparing, dashboard, documentation, grading, queue, reporting, runs, specs, tokenizing
 from atlas.errors import AtlasError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command()(runs.show)
 app.command()(runs.logs)
 app.command()(comparing.compare)
 app.command()(reporting.report)
+app.command()(dashboard.dashboard)
 app.command()(queue.cancel)
 app.command()(queue.resume)
 app.command()(queue.rerun)
