@@ -8,9 +8,10 @@ import sqlite3
 import time
 
 from atlas.run import CLOCKS
+from atlas.store import blocks
 from atlas.store.stream import SAMPLE_COLUMNS, MetricsStretch, SamplesStretch, Stretch
 
-_TABLES = {"metrics": ("metric", "clock", "latest"), "samples": ("sample",)}
+_TABLES = {"metrics": ("metric", "metric_block", "clock", "latest"), "samples": ("sample",)}
 _SHOWN_BAD_LINES = 5
 _INSERT_POINT = "INSERT OR REPLACE INTO metric (run, key_id, step, value, nonfinite) VALUES (?, ?, ?, ?, ?)"
 _INSERT_CLOCKS = f"INSERT OR REPLACE INTO clock (run, step, {', '.join(CLOCKS)}) VALUES (?, ?{', ?' * len(CLOCKS)})"
@@ -43,6 +44,7 @@ def start_over(connection: sqlite3.Connection, run: int, stream: str) -> None:
         connection.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
     if stream == "metrics":
         connection.execute("DELETE FROM event WHERE run = ? AND kind GLOB 'worker:*'", (run,))
+        connection.execute("UPDATE run SET metrics_rewrites = metrics_rewrites + 1 WHERE number = ?", (run,))
     connection.execute(f"UPDATE run SET {stream}_offset_bytes = 0 WHERE number = ?", (run,))
     message = f"{stream}.jsonl is not the file that was read before; it is read again from its start"
     _note(connection, run, "ingest:start_over", message)
@@ -50,15 +52,17 @@ def start_over(connection: sqlite3.Connection, run: int, stream: str) -> None:
 
 def _store_metrics(connection: sqlite3.Connection, run: int, stretch: MetricsStretch) -> None:
     changed: set[int] = set()
+    damaged: set[blocks.Block] = set()
     if stretch.rewind is not None:
-        changed |= _rewind_metrics(connection, run, stretch.rewind)
+        changed, damaged = _rewind_metrics(connection, run, stretch.rewind)
+    rewritten = stretch.rewind is not None or _is_behind(connection, run, stretch)
     ids = _key_ids(connection, {point[0] for point in stretch.points})
     changed.update(ids.values())
-    connection.executemany(
-        _INSERT_POINT, [(run, ids[name], step, value, word) for name, step, value, word in stretch.points]
-    )
+    points = [(run, ids[name], step, value, word) for name, step, value, word in stretch.points]
+    connection.executemany(_INSERT_POINT, points)
     connection.executemany(_INSERT_CLOCKS, [(run, *clocks) for clocks in stretch.clocks])
     connection.executemany(_REFRESH_LATEST, [(run, key_id) for key_id in changed])
+    blocks.update(connection, run, points, damaged)
     for kind, message in stretch.events:
         _note(connection, run, f"worker:{kind}", message)
     if stretch.progress:
@@ -67,8 +71,8 @@ def _store_metrics(connection: sqlite3.Connection, run: int, stretch: MetricsStr
         )
     connection.execute(
         """UPDATE run SET step = (SELECT max(step) FROM latest WHERE run = number),
-           planned_steps = coalesce(?, planned_steps) WHERE number = ?""",
-        (stretch.planned_steps, run),
+           metrics_rewrites = metrics_rewrites + ?, planned_steps = coalesce(?, planned_steps) WHERE number = ?""",
+        (rewritten, stretch.planned_steps, run),
     )
 
 
@@ -84,12 +88,19 @@ def _note(connection: sqlite3.Connection, run: int, kind: str, message: str) -> 
     )
 
 
-def _rewind_metrics(connection: sqlite3.Connection, run: int, step: int) -> set[int]:
-    """Deletes what came after `step`; returns the keys whose latest value went with it."""
+def _is_behind(connection: sqlite3.Connection, run: int, stretch: MetricsStretch) -> bool:
+    """Whether some of it belongs before the block of the newest step that is stored."""
+    (newest,) = connection.execute("SELECT max(step) FROM latest WHERE run = ?", (run,)).fetchone()
+    steps = [point[1] for point in stretch.points] + [clocks[0] for clocks in stretch.clocks]
+    return newest is not None and blocks.block_of(min(steps, default=newest)) < blocks.block_of(newest)
+
+
+def _rewind_metrics(connection: sqlite3.Connection, run: int, step: int) -> tuple[set[int], set[blocks.Block]]:
+    """Deletes what came after `step`; returns the keys whose latest value went with it, and the blocks it may be in."""
     for table in ("metric", "clock"):
         connection.execute(f"DELETE FROM {table} WHERE run = ? AND step > ?", (run, step))
     gone = connection.execute("DELETE FROM latest WHERE run = ? AND step > ? RETURNING key_id", (run, step))
-    return {key_id for (key_id,) in gone}
+    return {key_id for (key_id,) in gone}, blocks.rewind(connection, run, step)
 
 
 def _key_ids(connection: sqlite3.Connection, names: set[str]) -> dict[str, int]:

@@ -78,6 +78,9 @@ class RunRecord(SQLModel, table=True):
     """How much of metrics.jsonl is in the database."""
     samples_offset_bytes: int = 0
     """How much of samples.jsonl is in the database."""
+    metrics_rewrites: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """Rises when metrics or clocks are deleted or may have changed in a block before that of `step`: who follows a run
+    from the block of `step` on has to begin again."""
 
 
 class EventRecord(SQLModel, table=True):
@@ -114,6 +117,28 @@ class Metric(SQLModel, table=True):
     value: float | None = None
     nonfinite: str | None = None
     """`NaN`, `Infinity` or `-Infinity`."""
+
+
+class MetricBlock(SQLModel, table=True):
+    """What the rows of one metric say in one block of steps (`atlas.store.blocks`)."""
+
+    __tablename__ = "metric_block"
+    __table_args__ = _WITHOUT_ROWID
+
+    run: int = Field(foreign_key="run.number", ondelete="CASCADE", primary_key=True)
+    key_id: int = Field(foreign_key="metric_key.id", primary_key=True)
+    block: int = Field(primary_key=True)
+    count: int
+    """How many values are finite; of these are all columns below, NULL if there are none."""
+    nonfinite: int
+    """How many are not."""
+    total: float | None = None
+    """NULL also where the sum is not a number."""
+    low: float | None = None
+    low_step: int | None = None
+    """The first step with the value `low`."""
+    high: float | None = None
+    high_step: int | None = None
 
 
 class ClockRow(SQLModel, table=True):

@@ -6,6 +6,7 @@ What is returned is detached from the database: plain objects that never change 
 import difflib
 import json
 import math
+import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from atlas.store import experiments
 from atlas.store.database import explained
 from atlas.store.experiments import ExperimentRecord
 from atlas.store.models import EventRecord, RunRecord, SampleRecord, SpecSnapshot
+from atlas.store.snapshot import Snapshot
 from atlas.store.states import ENDED, STATES
 
 
@@ -249,6 +251,25 @@ class Queries:
         )
         return [(reading, _restored(value, word)) for reading, value, word in rows]
 
+    def totals(self, run_id: str, names: Sequence[str]) -> dict[str, float]:
+        """The sum of each of these metrics over all steps; NaN and infinities count. Unknown ones are left out."""
+        rows = self._rows(
+            run_id,
+            "SELECT name, total(total), max(count > 0 AND total IS NULL OR nonfinite) FROM metric_block "
+            "JOIN metric_key ON id = key_id "
+            "WHERE run = :run AND name IN (SELECT value FROM json_each(:names)) GROUP BY name",
+            names=json.dumps(list(names)),
+        )
+        return {
+            name: sum(value for _, value in self.metrics(run_id, name)) if odd else total for name, total, odd in rows
+        }
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """A short look at one moment of the database. While it is open, SQLite cannot shorten its write-ahead log."""
+        with self._reading() as session:
+            yield Snapshot(driver_connection(session))
+
     @contextmanager
     def _reading(self) -> Iterator[Session]:
         """One short transaction: while it is open, SQLite cannot shorten its write-ahead log."""
@@ -272,6 +293,13 @@ def find(session: Session, run_id: str) -> RunRecord:
 
 def _missing(run_id: str) -> NoReturn:
     raise NotFoundError(f"no run {run_id!r}; `atlas ls` shows all runs")
+
+
+def driver_connection(session: Session) -> sqlite3.Connection:
+    """What the session's transaction runs on, for SQL that is run often."""
+    connection = session.connection().connection.driver_connection
+    assert isinstance(connection, sqlite3.Connection)
+    return connection
 
 
 def _numbers(session: Session, run_ids: Sequence[str]) -> dict[str, int]:

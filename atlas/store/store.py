@@ -5,7 +5,6 @@ A `Store` may be shared by threads, and any number of processes may open the sam
 
 import hashlib
 import json
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from atlas.errors import StoreError
 from atlas.store import database
 from atlas.store.ingest import start_over, store_stretch
 from atlas.store.models import EventRecord, RunRecord, SpecSnapshot
-from atlas.store.queries import Queries, find
+from atlas.store.queries import Queries, driver_connection, find
 from atlas.store.states import ENDED, IDLE, OVER, RESUMABLE, TRANSITIONS
 from atlas.store.stream import READERS, was_replaced
 
@@ -249,9 +248,9 @@ class Store(Queries):
                 return 0  # Another process was faster; go on from where it stopped.
             assert run.number is not None
             if replaced:
-                start_over(_driver_connection(session), run.number, stream)
+                start_over(driver_connection(session), run.number, stream)
                 return 0
-            store_stretch(_driver_connection(session), run.number, stretch)
+            store_stretch(driver_connection(session), run.number, stretch)
         return stretch.lines
 
     @contextmanager
@@ -298,12 +297,6 @@ def _queue_again(session: Session, run: RunRecord, why: str) -> None:
 def _note(session: Session, run: RunRecord, kind: str, message: str = "") -> None:
     assert run.number is not None
     session.add(EventRecord(run=run.number, at_seconds=time.time(), kind=kind, message=message))
-
-
-def _driver_connection(session: Session) -> sqlite3.Connection:
-    connection = session.connection().connection.driver_connection
-    assert isinstance(connection, sqlite3.Connection)
-    return connection
 
 
 def _offset_bytes(run: RunRecord, stream: str) -> int:

@@ -45,7 +45,7 @@ class MetricsStretch(Stretch):
 
     points: list[tuple[str, int, float | None, str | None]] = field(default_factory=list)
     """(name, step, value, nonfinite); of equal name and step the last one holds."""
-    clocks: list[tuple[int | float | None, ...]] = field(default_factory=list)
+    clocks: list[tuple[int, *tuple[float | None, ...]]] = field(default_factory=list)
     """(step, *CLOCKS)."""
     events: list[tuple[str, str]] = field(default_factory=list)
     """(kind, message)."""

@@ -23,8 +23,8 @@ NEXT_REVISION = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade():
@@ -37,9 +37,9 @@ def next_atlas(tmp_path, monkeypatch):
     """An Atlas with one more migration."""
     migrations = tmp_path / "migrations"
     shutil.copytree(database.MIGRATIONS, migrations)
-    (migrations / "versions" / "revision_0002.py").write_text(NEXT_REVISION)
+    (migrations / "versions" / "revision_0003.py").write_text(NEXT_REVISION)
     monkeypatch.setattr(database, "MIGRATIONS", migrations)
-    monkeypatch.setattr(database, "REVISIONS", [*database.REVISIONS, "0002"])
+    monkeypatch.setattr(database, "REVISIONS", [*database.REVISIONS, "0003"])
     return migrations
 
 
@@ -113,12 +113,12 @@ def test_a_store_is_shared_by_threads(store, queue):
 
 def test_an_old_database_is_migrated_and_a_copy_kept(store, home, queue, next_atlas):
     queue()
-    with pytest.raises(StoreError, match=r"has schema 0001, expected 0002; a command that writes"):
+    with pytest.raises(StoreError, match=r"has schema 0002, expected 0003; a command that writes"):
         Store.open_read_only(home)
     with Store.open(home) as migrated:
         assert migrated.run("a-1").name == "a"
     assert "colour" in schema(home / "atlas.db")["run"]
-    backup = home / "atlas.db.bak-0001"
+    backup = home / "atlas.db.bak-0002"
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     assert "colour" not in schema(backup)["run"]
     with closing(sqlite3.connect(backup)) as connection:
@@ -126,17 +126,17 @@ def test_an_old_database_is_migrated_and_a_copy_kept(store, home, queue, next_at
     before = backup.read_bytes()
     Store.open(home).close()
     assert backup.read_bytes() == before
-    assert not (home / "atlas.db.bak-0002").exists()
+    assert not (home / "atlas.db.bak-0003").exists()
 
 
 def test_a_migration_that_fails_changes_nothing(store, home, queue, next_atlas):
     queue()
     versions = next_atlas / "versions"
-    (versions / "revision_0002.py").write_text(NEXT_REVISION + "    raise RuntimeError('half way')\n")
+    (versions / "revision_0003.py").write_text(NEXT_REVISION + "    raise RuntimeError('half way')\n")
     with pytest.raises(RuntimeError, match="half way"):
         Store.open(home)
     assert "colour" not in schema(home / "atlas.db")["run"]
-    (versions / "revision_0002.py").write_text(NEXT_REVISION)
+    (versions / "revision_0003.py").write_text(NEXT_REVISION)
     with Store.open(home) as migrated:
         assert migrated.run("a-1").name == "a"
 
@@ -146,7 +146,7 @@ def test_a_database_of_a_newer_atlas_is_left_alone(store, home, open_store):
     with closing(sqlite3.connect(home / "atlas.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     before = (home / "atlas.db").read_bytes()
-    with pytest.raises(StoreError, match=r"newer Atlas \(schema 9999, this one knows up to 0001\); upgrade Atlas"):
+    with pytest.raises(StoreError, match=r"newer Atlas \(schema 9999, this one knows up to 0002\); upgrade Atlas"):
         open_store(home)
     assert (home / "atlas.db").read_bytes() == before
 
