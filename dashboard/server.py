@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from streamlit.runtime.pages_manager import PagesManager
 from streamlit.starlette import App
 
 HEADERS = {
@@ -81,6 +82,9 @@ def end_with_the_parent() -> None:
 
 def main(settings: dict[str, Any]) -> None:
     """Serves until it is told to stop."""
+    # Until `st.navigation` has run once, Streamlit takes the folder `pages` for pages of an old kind, without app.py:
+    # the first visitor of /compare would see nothing.
+    PagesManager.uses_pages_directory = False
     guard = Middleware(Guard, names=[name.lower() for name in settings["server.allowedHosts"]])
     App(Path(__file__).with_name("app.py"), middleware=[guard]).run(config=settings)
 
