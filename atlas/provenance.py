@@ -93,7 +93,7 @@ def patch(folder: Path) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """This Atlas, Python, machine and command line; the versions in PACKAGES without importing them."""
+    """This Atlas, Python, machine, command line and container image; the versions in PACKAGES without importing them."""
     return {
         "atlas": {"version": __version__, "commit": _atlas_commit()},
         "python": platform.python_version(),
@@ -104,6 +104,7 @@ def environment() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "command": command_line(sys.argv),
+        "image": os.environ.get("ATLAS_IMAGE"),
     }
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from atlas.errors import REASONS, AtlasError, StoreError
+from atlas.errors import REASONS, AtlasError, ExecutorError, StoreError
 from atlas.executors.base import Executor
 from atlas.executors.local import cores
 from atlas.failure import reason_in_log
@@ -55,6 +55,8 @@ def settle(store: Store, now_seconds: float | None = None, owns_claims: bool = F
             _settle_one(store, run, now_seconds, owns_claims)
         except StaleFence:
             continue
+        except ExecutorError as error:  # nobody knows whether it lives: that is no death
+            _note_once(store, run, "executor:unreachable", str(error))
 
 
 def observed_state(store: Store, run: RunRecord) -> str:
@@ -115,6 +117,13 @@ def _settle_one(store: Store, run: RunRecord, now_seconds: float, owns_claims: b
         store.adopt(run.id, run.fence, *worker)
         return
     _conclude(store, run, result)
+
+
+def _note_once(store: Store, run: RunRecord, kind: str, message: str) -> None:
+    """An event, unless it is the newest already."""
+    newest = store.events(run.id)[-1]
+    if (newest.kind, newest.message) != (kind, message):
+        store.event(run.id, kind, message)
 
 
 def _recover_claim(store: Store, run: RunRecord, run_dir: Path) -> None:
@@ -205,7 +214,10 @@ def _free_cores(store: Store, machine: Sequence[int]) -> list[int]:
     for run in store.runs(states=ACTIVE):
         if run.gpus:
             continue
-        held = _executor(store, run).cpus(run.handle) if run.handle else []
+        try:
+            held = _executor(store, run).cpus(run.handle) if run.handle else []
+        except ExecutorError:
+            return []  # nobody knows
         if not held:
             return []  # it uses all of them
         taken.update(held)

@@ -38,7 +38,7 @@ def submit(store: Store, job: JobSpec, source: Source | None = None, force: bool
     """Queues a job that `check` has accepted. `source` is the file it was read from, for the record.
 
     Without `force`, a job that is equal to one that is queued, running or succeeded is not queued again.
-    Raises SpecError if this machine cannot ever run it.
+    Raises SpecError if this machine cannot ever run it, and ExecutorError if nothing can be started where it says.
     """
     _check_resources(job)
     _check_disk([job], store.home)
@@ -117,6 +117,7 @@ def equal_run(store: Store, job: JobSpec) -> RunRecord | None:
 
 
 def _check_resources(job: JobSpec) -> None:
+    job.executor.check()
     wanted, there = job.resources.gpus or 0, len(gpus())
     if wanted > there:
         raise SpecError(f"asks for {wanted} GPU, this machine has {there}; leave it out or set 0", "resources.gpus")

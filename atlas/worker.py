@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 from types import FrameType
 
+from atlas.executors.base import GPUS, HANDLE
 from atlas.executors.local import keep_to_cores, process_handle
 from atlas.failure import reason_of
 from atlas.monitors import wandb
@@ -103,8 +104,8 @@ def _stop_on_sigterm(run: Run) -> None:
 
 
 def _record_handle(run_dir: Path) -> None:
-    handle = process_handle(os.getpid())
-    gpus = [int(gpu) for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu.isdigit()]
+    handle = os.environ.get(HANDLE) or process_handle(os.getpid())
+    gpus = [int(gpu) for gpu in os.environ.get(GPUS, "").split(",") if gpu]
     with open_private(run_dir / "worker.json", "w") as file:
         json.dump({"handle": handle, "gpus": gpus}, file)
 

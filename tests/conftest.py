@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from lab import Lab
+from podman import working_podman
 
 from atlas.store import Store
 
@@ -33,3 +34,10 @@ def lab(tmp_path, empty_database):
     shutil.copy2(empty_database, home)
     with Store.open(home) as store:
         yield Lab(store)
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory):
+    """An executor of real containers; the test is skipped where they cannot run."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield working_podman(tmp_path_factory.mktemp("podman"), monkeypatch)

@@ -60,6 +60,18 @@ def test_a_file_of_the_users_folder_does_not_take_a_modules_place(tmp_path, monk
     assert "spec.json" in log and "the wrong json" not in log
 
 
+def test_a_process_sees_its_gpus_by_their_numbers_and_no_others(tmp_path, monkeypatch):
+    stub = tmp_path / "stub/atlas"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").touch()
+    (stub / "worker.py").write_text("import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['ATLAS_GPUS'])")
+    monkeypatch.setenv("PYTHONPATH", str(stub.parent))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    handle = LocalExecutor().launch(tmp_path, [2, 0], [])
+    os.waitpid(int(handle.split(":")[0]), 0)
+    assert (tmp_path / "worker.log").read_text() == "2,0 2,0\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system lets no process choose its cores")
 @pytest.mark.parametrize("told", [True, False])
 def test_a_worker_keeps_to_its_cores_before_torch_is_imported(tmp_path, told):

@@ -123,7 +123,7 @@ FOUND = [
     ("method:", "method: expected a mapping of keys, got nothing (an empty value)"),
     ("method: {type: gkd, lmbda: 1.5}", "method.lmbda: expected between 0 and 1, got 1.5"),
     ("method: {type: grpo, num_generations: 1}", "method.num_generations: expected at least 2, got 1"),
-    ("executor: {type: docker}", "executor.type: unknown type 'docker'; Known: local"),
+    ("executor: {type: docker}", "executor.type: unknown type 'docker'; Known: container, local"),
     ("training: {max_steps: 100 steps}", "training.max_steps: expected a whole number, got the text '100 steps'"),
     ("training: {max_steps: 012}", "training.max_steps: the leading zero means octal to some; write 12"),
     ("training: {max_steps: 1e3}", "training.max_steps: expected a whole number, got 1e3; write 1000"),

@@ -334,6 +334,26 @@ def test_a_deleted_run_directory_is_lost_not_running(store, workers):
     assert workers.terminated == [("1:0", False)], "its worker must not keep the device from the next job"
 
 
+def test_an_executor_that_does_not_answer_is_no_death_and_is_told_once(store, workers, monkeypatch):
+    run_id, waiting = queue(store), queue(store, seed=1)
+    tick(store, gpus=[])
+
+    def silent(*_):
+        raise ExecutorError("the daemon does not answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(LocalExecutor, "alive", silent)
+        broken.setattr(LocalExecutor, "cpus", silent)
+        workers.die(1, state="succeeded")
+        for _ in range(3):
+            assert tick(store, gpus=[])
+        assert (store.run(run_id).state, store.run(waiting).state) == ("running", "queued")
+        told = [event.message for event in store.events(run_id) if event.kind == "executor:unreachable"]
+        assert told == ["the daemon does not answer"]
+    tick(store, gpus=[])
+    assert store.run(run_id).state == "succeeded"
+
+
 def test_there_is_one_scheduler_per_store(store):
     with scheduler_lock(store.home) as first, scheduler_lock(store.home) as second:
         assert first and not second

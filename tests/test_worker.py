@@ -102,7 +102,7 @@ def test_a_second_worker_on_the_same_directory_refuses_and_touches_nothing(run_d
 
 def test_each_attempt_records_its_environment_and_its_handle(run_dir, monkeypatch):
     method_does(monkeypatch, lambda run: None)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setenv("ATLAS_GPUS", "2,3")
     work(run_dir)
     work(run_dir)
     attempts = [json.loads(line) for line in (run_dir / "environment.json").read_text().splitlines()]

@@ -1,6 +1,7 @@
 """Commands that start and stop runs: submit, up, cancel, resume, rerun."""
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ from atlas.cli.options import POLL_SECONDS, Json, Overrides, RunOrExperiment, Ru
 from atlas.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
+    from atlas.experiment import Experiment
+    from atlas.job import JobSpec
+    from atlas.source import Source
     from atlas.store import RunRecord, Store
     from atlas.submission import Submission
 
@@ -25,6 +29,9 @@ def submit(
     overrides: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Run again although nothing changed.")] = False,
     detach: Detach = False,
+    print_command: Annotated[
+        bool, typer.Option("--print-command", help="Print what the executor would run for each run, and stop.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check jobs and experiments, queue their runs, and follow them to their end. Ctrl-C detaches; the runs go on."""
@@ -36,6 +43,10 @@ def submit(
 
     sources = [read(spec, overrides or []) for spec in specs]
     loaded = [checked(source) for source in sources]  # all of them before any is queued
+    if print_command:
+        for source, job in zip(sources, loaded, strict=True):
+            _print_commands(job, source)
+        return
     store = open_store()
     run_ids: list[str] = []
     experiments: list[str] = []
@@ -51,6 +62,21 @@ def submit(
             _say_what_became_of(submission, spec)
             run_ids.append(submission.run_id)
     _run_to_the_end(store, run_ids, detach, as_json, experiments)
+
+
+def _print_commands(job: "Experiment | JobSpec", source: "Source") -> None:
+    """The command line of each run, with GPU indices and a run directory as they could be; no secret is in it."""
+    from atlas.experiment import Experiment
+    from atlas.job import JobSpec
+    from atlas.store import home_from_environment
+
+    planned = [*job.baselines.values(), *job.runs] if isinstance(job, Experiment) else []
+    runs = [(job, source)] if isinstance(job, JobSpec) else [(run.job, run.source) for run in planned]
+    for each, file in runs:
+        run_dir = home_from_environment() / "runs" / f"{each.name}-000000"
+        document = {"job": each.model_dump(mode="json"), "spec_file": file.file}
+        gpus, cpus = range(each.resources.gpus or 0), range(each.resources.cpus or 0)
+        typer.echo(shlex.join(each.executor.command(run_dir, document, gpus, cpus)))
 
 
 def _started_again(store: "Store", submissions: "Sequence[Submission]") -> str:

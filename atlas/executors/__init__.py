@@ -1,7 +1,12 @@
 """The places a job can run, named under `executor:`. To add one: a file here, and a name in this union."""
 
+from typing import Annotated
+
+from pydantic import Field
+
+from atlas.executors.container import ContainerExecutor
 from atlas.executors.local import LocalExecutor
 
-AnyExecutor = LocalExecutor
+AnyExecutor = Annotated[LocalExecutor | ContainerExecutor, Field(discriminator="type")]
 
-__all__ = ["AnyExecutor", "LocalExecutor"]
+__all__ = ["AnyExecutor", "ContainerExecutor", "LocalExecutor"]

@@ -1,15 +1,29 @@
 """What an executor is: the thing that starts a worker somewhere."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from atlas.spec import Spec
+
+HANDLE, GPUS, CPUS = "ATLAS_HANDLE", "ATLAS_GPUS", "ATLAS_CPUS"
+"""Environment variables that tell a worker its handle, its GPUs and its CPU cores (`0,1`, or nothing): the machine's
+numbers, not a container's."""
 
 
 class Executor(Spec, ABC):
     """Starts `python -m atlas.worker RUN_DIR` where the run directory can be seen. Stateless: what it must
     remember is in the handle, a string that the store keeps."""
+
+    def check(self) -> None:
+        """Raises ExecutorError if no job can be started here, before one is queued."""
+
+    @abstractmethod
+    def command(
+        self, run_dir: Path, document: Mapping[str, Any], gpus: Sequence[int], cpus: Sequence[int]
+    ) -> list[str]:
+        """The command line that `launch` runs. `document`: the run's spec.json; no secret is in what is returned."""
 
     @abstractmethod
     def launch(self, run_dir: Path, gpus: Sequence[int], cpus: Sequence[int]) -> str:
@@ -18,7 +32,8 @@ class Executor(Spec, ABC):
 
     @abstractmethod
     def alive(self, handle: str) -> bool:
-        """Whether the worker still runs. A recycled process id is not alive."""
+        """Whether the worker still runs. A recycled process id is not alive. Raises ExecutorError where it cannot be
+        known now."""
 
     @abstractmethod
     def cpus(self, handle: str) -> list[int]:

@@ -7,18 +7,15 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
 from atlas.errors import ExecutorError
-from atlas.executors.base import Executor
+from atlas.executors.base import CPUS, GPUS, HANDLE, Executor
 from atlas.private import only_owner
 
 logger = logging.getLogger(__name__)
-
-_CORES = "ATLAS_CPUS"
-"""The environment variable that tells a worker its CPU cores: `0,1`, or nothing."""
 
 
 class LocalExecutor(Executor):
@@ -26,17 +23,23 @@ class LocalExecutor(Executor):
 
     type: Literal["local"] = "local"
 
+    def command(
+        self, run_dir: Path, document: Mapping[str, Any], gpus: Sequence[int], cpus: Sequence[int]
+    ) -> list[str]:
+        # -P: a file of the user's folder called like a module (random.py) must not take its place.
+        return [sys.executable, "-P", "-m", "atlas.worker", str(run_dir)]
+
     def launch(self, run_dir: Path, gpus: Sequence[int], cpus: Sequence[int]) -> str:
+        indices = ",".join(map(str, gpus))
         # By PCI bus, an index means the same GPU to CUDA as to NVML and nvidia-smi.
-        given = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
-        given[_CORES] = ",".join(map(str, cpus))
+        given = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": indices, GPUS: indices}
+        given |= {CPUS: ",".join(map(str, cpus)), HANDLE: ""}
         if cpus:
             given |= {"OMP_NUM_THREADS": str(len(cpus)), "MKL_NUM_THREADS": str(len(cpus))}
         try:
             with open(run_dir / "worker.log", "ab", opener=only_owner) as log:
                 process = subprocess.Popen(
-                    # -P: a file of the user's folder called like a module (random.py) must not take its place.
-                    [sys.executable, "-P", "-m", "atlas.worker", str(run_dir)],
+                    self.command(run_dir, {}, gpus, cpus),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -94,7 +97,7 @@ def process_handle(pid: int) -> str:
 
 
 def _told(environment: Mapping[str, str]) -> list[int]:
-    return [int(core) for core in environment.get(_CORES, "").split(",") if core]
+    return [int(core) for core in environment.get(CPUS, "").split(",") if core]
 
 
 def _start_time(pid: int) -> str | None:

@@ -1,5 +1,6 @@
 """What every executor must do. A worker made of a script in its run directory stands in for atlas.worker."""
 
+import json
 import os
 import signal
 import stat
@@ -14,8 +15,8 @@ import pytest
 
 from atlas.errors import ExecutorError
 from atlas.executors import LocalExecutor
+from atlas.executors import container as container_room
 
-EXECUTORS = [pytest.param(LocalExecutor(), id="local")]
 STUB = "import pathlib, sys\nexec((pathlib.Path(sys.argv[1]) / 'script.py').read_text())\n"
 PRELUDE = """
 import os, pathlib, signal, subprocess, sys
@@ -26,9 +27,9 @@ def say(name, text):
 """
 
 
-@pytest.fixture(params=EXECUTORS)
+@pytest.fixture(params=["local", "container"])
 def executor(request):
-    return request.param
+    return LocalExecutor() if request.param == "local" else request.getfixturevalue("podman")
 
 
 @pytest.fixture
@@ -39,11 +40,13 @@ def launch(executor, tmp_path, monkeypatch):
     (stub / "__init__.py").touch()
     (stub / "worker.py").write_text(STUB)
     monkeypatch.setenv("PYTHONPATH", str(stub.parent))
+    monkeypatch.setattr(container_room, "PACKAGE", stub)
     handles = []
 
     def launch(script, gpus=(), cpus=()):
-        handles.append(executor.launch(make_run_dir(tmp_path, script), gpus, cpus))
-        return handles[-1], tmp_path / "run"
+        run_dir = make_run_dir(tmp_path, script)
+        handles.append(executor.launch(run_dir, gpus, cpus))
+        return handles[-1], run_dir
 
     yield launch
     for handle in handles:
@@ -51,9 +54,10 @@ def launch(executor, tmp_path, monkeypatch):
 
 
 def make_run_dir(folder, script):
-    run_dir = folder / "run"
-    run_dir.mkdir(mode=0o700)
+    run_dir = folder / "runs/run"
+    run_dir.mkdir(mode=0o700, parents=True)
     (run_dir / "script.py").write_text(PRELUDE + script)
+    (run_dir / "spec.json").write_text(json.dumps({"run_id": "run", "job": {}}))
     return run_dir
 
 
@@ -74,23 +78,42 @@ def said(run_dir, name):
     return until(look)
 
 
-def is_running(pid):
-    try:
-        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def is_running(marker):
+    """Whether a process with this word on its command line runs; a container's processes have other numbers inside."""
+    return any(
+        marker in (process.info["cmdline"] or []) and process.info["status"] != psutil.STATUS_ZOMBIE
+        for process in psutil.process_iter(["cmdline", "status"])
+    )
+
+
+def earlier(handle):
+    """The handle of a worker that is gone, as like this one's as can be."""
+    if ":" in handle:
+        return handle.split(":")[0] + ":1@an-earlier-boot"
+    return handle[:-8] + "00000000"
+
+
+def again(executor):
+    """The same executor, read from a job."""
+    return type(executor).model_validate_json(executor.model_dump_json())
 
 
 WAIT_FOR_EVER = "say('started', os.getpid()); signal.pause()"
-CHILD = "child = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()']); say('child', child.pid);"
+CHILD = """
+import uuid
+marker = uuid.uuid4().hex
+subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()', marker])
+say('child', marker)
+"""
 
 
-def test_launch_does_not_wait_for_the_worker_and_alive_follows_it(executor, launch, tmp_path):
-    os.mkfifo(tmp_path / "gate")
-    handle, run_dir = launch(f"say('started', 1); open({str(tmp_path / 'gate')!r}).read(); say('ended', 1)")
+def test_launch_does_not_wait_for_the_worker_and_alive_follows_it(executor, launch):
+    handle, run_dir = launch(
+        "os.mkfifo(run_dir / 'gate'); say('started', 1); open(run_dir / 'gate').read(); say('ended', 1)"
+    )
     said(run_dir, "started")
     assert executor.alive(handle)
-    (tmp_path / "gate").write_text("go on")
+    (run_dir / "gate").write_text("go on")
     until(lambda: not executor.alive(handle))
     assert (run_dir / "ended").exists()
 
@@ -102,7 +125,7 @@ def test_what_the_worker_prints_is_in_its_log_which_only_the_owner_can_read(exec
     assert stat.S_IMODE((run_dir / "worker.log").stat().st_mode) == 0o600
 
 
-def test_a_second_attempt_adds_to_the_log(executor, launch, tmp_path):
+def test_a_second_attempt_adds_to_the_log(executor, launch):
     handle, run_dir = launch("print('attempt')")
     until(lambda: not executor.alive(handle))
     again = executor.launch(run_dir, [], [])
@@ -110,11 +133,17 @@ def test_a_second_attempt_adds_to_the_log(executor, launch, tmp_path):
     assert (run_dir / "worker.log").read_text().splitlines() == ["attempt", "attempt"]
 
 
-@pytest.mark.parametrize(("gpus", "visible"), [([], ""), ([2, 0], "2,0")])
-def test_the_worker_sees_its_gpus_and_no_others(executor, launch, monkeypatch, gpus, visible):
+def test_a_worker_without_gpus_sees_none_and_is_told_so(executor, launch, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    _, run_dir = launch("say('gpus', repr(os.environ['CUDA_VISIBLE_DEVICES']))", gpus)
-    assert said(run_dir, "gpus") == repr(visible)
+    monkeypatch.setenv("ATLAS_GPUS", "5")
+    _, run_dir = launch("say('gpus', [os.environ['CUDA_VISIBLE_DEVICES'], os.environ['ATLAS_GPUS']])")
+    assert said(run_dir, "gpus") == "['', '']"
+
+
+def test_a_worker_is_not_told_the_handle_of_another(executor, launch, monkeypatch):
+    monkeypatch.setenv("ATLAS_HANDLE", "of another worker")
+    handle, run_dir = launch("say('handle', os.environ['ATLAS_HANDLE'] or 'its own process')")
+    assert said(run_dir, "handle") in (handle, "its own process")
 
 
 TELL_CORES = "say('cores', [os.environ.get(name) for name in ('ATLAS_CPUS', 'OMP_NUM_THREADS', 'MKL_NUM_THREADS')])\n"
@@ -138,9 +167,9 @@ def test_a_worker_without_cores_of_its_own_keeps_the_users_threads_and_inherits_
 def test_the_cores_of_a_worker_are_known_from_its_start_to_its_end(executor, launch):
     handle, run_dir = launch(WAIT_FOR_EVER, cpus=[2, 5])
     assert executor.cpus(handle) == [2, 5], "at once, before the worker has done anything"
-    assert executor.cpus(handle.split(":")[0] + ":1@an-earlier-boot") == []
+    assert executor.cpus(earlier(handle)) == []
     said(run_dir, "started")
-    assert type(executor)().cpus(handle) == [2, 5]
+    assert again(executor).cpus(handle) == [2, 5]
     executor.terminate(handle, force=True)
     until(lambda: not executor.alive(handle))
     assert executor.cpus(handle) == []
@@ -178,7 +207,6 @@ def test_terminate_reaches_children_that_a_dead_worker_left_behind(executor, lau
     handle, run_dir = launch(CHILD + "os.kill(os.getpid(), signal.SIGKILL)")
     child = said(run_dir, "child")
     until(lambda: not executor.alive(handle))
-    assert is_running(child)
     executor.terminate(handle, force=True)
     until(lambda: not is_running(child))
 
@@ -193,12 +221,11 @@ def test_terminate_may_be_repeated_also_when_nothing_is_left(executor, launch):
     executor.terminate(handle, force=True)
 
 
-def test_a_recycled_process_id_is_neither_alive_nor_terminated(executor, launch):
+def test_another_worker_of_the_same_place_is_neither_alive_nor_terminated(executor, launch):
     handle, run_dir = launch(WAIT_FOR_EVER)
     said(run_dir, "started")
-    earlier = handle.split(":")[0] + ":1@an-earlier-boot"
-    assert not executor.alive(earlier)
-    executor.terminate(earlier, force=True)
+    assert not executor.alive(earlier(handle))
+    executor.terminate(earlier(handle), force=True)
     assert executor.alive(handle)
 
 
@@ -206,8 +233,10 @@ def test_the_worker_survives_the_death_of_the_process_that_launched_it(executor,
     run_dir = make_run_dir(tmp_path, WAIT_FOR_EVER)
     # The stand-in on PYTHONPATH is for the worker; the process that launches it needs the real package.
     script = f"import os, pathlib, sys\nsys.path.remove({os.environ['PYTHONPATH']!r})\n"
-    script += f"from atlas.executors import {type(executor).__name__} as Executor\n"
-    script += f"print(Executor().launch(pathlib.Path({str(run_dir)!r}), [], []), flush=True)\nos.killpg(0, 9)"
+    script += f"from atlas.executors import {type(executor).__name__} as Executor, container\n"
+    script += f"container.PACKAGE = pathlib.Path({str(container_room.PACKAGE)!r})\n"
+    script += f"executor = Executor.model_validate_json({executor.model_dump_json()!r})\n"
+    script += f"print(executor.launch(pathlib.Path({str(run_dir)!r}), [], []), flush=True)\nos.killpg(0, 9)"
     launcher = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, start_new_session=True, timeout=60
     )
