@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from atlas.errors import RunFailed
+from atlas.resources import Meter
 from atlas.run import Run, Stopped
 from atlas.training import checkpoints
 from atlas.training.budget import used_up
@@ -102,6 +103,7 @@ class Recorder(TrainerCallback):
         self.stopped = False
         """Whether training ended early, at a checkpoint, because the run was asked to stop."""
         self._optimizer_phase = ExitStack()
+        self._meter = Meter()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
@@ -153,6 +155,7 @@ class Recorder(TrainerCallback):
         values = {_full_name(name): value for name, value in logs.items() if name not in _NOT_LOGGED}
         values |= self.run.clock.take_phases()
         values["memory/peak_bytes"] = _peak_memory_bytes()
+        values |= self._meter.reading()
         self.run.log(values, state.global_step)
 
 

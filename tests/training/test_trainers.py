@@ -316,6 +316,7 @@ def test_the_clocks_count_exactly_and_leave_out_evaluation(make_run, monkeypatch
     expected |= {"forward_backward", "optimizer", "evaluate", "checkpoint"}
     assert {name for name in names(run) if name.startswith("phase/")} == {f"phase/{n}_seconds" for n in expected}
     assert all(line["values"]["memory/peak_bytes"] > 2**20 for line in logged)
+    assert logged[0]["values"]["resources/process_memory_bytes"] > 2**20
 
 
 TRAINING_PHASES = {f"phase/{n}_seconds" for n in ("generate", "teacher", "reward", "forward_backward", "optimizer")}
