@@ -244,7 +244,7 @@ def streamlit_settings(host: str, port: int, names: Sequence[str], address: str)
         "secrets.files": [str(file) for file in secrets_files() if file.is_file()],
         "browser.gatherUsageStats": False,
         "browser.serverAddress": urlsplit(address).hostname,
-        "client.toolbarMode": "minimal",
+        "client.toolbarMode": "viewer",
         "client.showErrorDetails": "none",
         "client.showErrorLinks": False,
         "client.allowedOrigins": [],

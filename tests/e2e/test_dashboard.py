@@ -18,8 +18,10 @@ import psutil
 import pytest
 from lab import Lab, append, sample
 
+from atlas.cli.dashboard import free_port, streamlit_settings
 from atlas.executors.local import process_handle
 from atlas.store import Store
+from dashboard import access
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -47,6 +49,12 @@ HOSTILE = "\n\n".join(
         "$\\href{javascript:alert(1)}{x}$ :material/home: :red[red] &lt;b&gt;",
     ]
 )
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "A" * 22 + "==",
+}
 HOSTILE_CONFIG = f"""
 [server]
 address = "0.0.0.0"
@@ -164,13 +172,13 @@ def rates(last):
 class Dashboard:
     """`atlas dashboard` in a process of its own, until `close`."""
 
-    def __init__(self, home, folder):
+    def __init__(self, home, folder, *options):
         config = folder / ".streamlit" / "config.toml"
         config.parent.mkdir(exist_ok=True)
         config.write_text(HOSTILE_CONFIG)
         environment = os.environ | {"ATLAS_HOME": str(home), "HOME": str(folder), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "atlas", "dashboard", "--no-browser", "--port", "0"],
+            [sys.executable, "-m", "atlas", "dashboard", "--no-browser", "--port", "0", *options],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -276,6 +284,29 @@ def dashboard(study, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def server_with_login(study, tmp_path_factory):
+    """As `--auth oidc` starts it, without the package and the settings that a login needs: nobody can log in."""
+    opened = Dashboard.__new__(Dashboard)
+    port = free_port("127.0.0.1", 0)
+    opened.address, opened.host = f"http://127.0.0.1:{port}", f"127.0.0.1:{port}"
+    settings = streamlit_settings("127.0.0.1", port, ["127.0.0.1"], opened.address)
+    environment = os.environ | {"ATLAS_HOME": str(study.home), access.VARIABLE: access.OIDC}
+    command = [sys.executable, "-P", "-m", "dashboard.server", json.dumps(settings)]
+    opened.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
+    wait_for("the server", lambda: answers(opened))
+    yield opened
+    opened.process.stdin.close()
+    assert opened.process.wait(PATIENCE_SECONDS) == 0
+
+
+def answers(dashboard):
+    try:
+        return dashboard.get("/_stcore/health").status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
 def chromium():
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
@@ -319,11 +350,9 @@ def test_only_the_names_of_this_machine_are_answered(dashboard, path):
 
 
 def test_a_foreign_name_or_page_opens_no_websocket(dashboard):
-    key = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "A" * 22 + "=="}
-    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", **key}
-    assert dashboard.get("/_stcore/stream", FOREIGN, **upgrade).status == 403
-    assert dashboard.get("/_stcore/stream", Origin=f"http://{FOREIGN}", **upgrade).status == 403
-    assert dashboard.get("/_stcore/stream", Origin=dashboard.address, **upgrade).status == 101
+    assert dashboard.get("/_stcore/stream", FOREIGN, **UPGRADE).status == 403
+    assert dashboard.get("/_stcore/stream", Origin=f"http://{FOREIGN}", **UPGRADE).status == 403
+    assert dashboard.get("/_stcore/stream", Origin=dashboard.address, **UPGRADE).status == 101
 
 
 def test_a_config_file_of_the_user_opens_nothing(dashboard):
@@ -357,6 +386,28 @@ def test_the_server_ends_with_the_command_however_that_ends(number, tmp_path):
     wait_for("the end of the server", lambda: not server.is_running())
     assert not (tmp_path / "nowhere").exists(), "looking makes no store"
     opened.close()
+
+
+def test_behind_a_proxy_the_visitors_name_is_answered(tmp_path):
+    opened = Dashboard(tmp_path / "nowhere", tmp_path, "--auth", "proxy", "--allow-host", "atlas.example.org")
+    try:
+        assert opened.get("/", "atlas.example.org").status == 200
+        assert opened.get("/", "example.org").status == 421
+        origin = "https://atlas.example.org"
+        assert opened.get("/_stcore/stream", "atlas.example.org", Origin=origin, **UPGRADE).status == 101
+        assert opened.get("/_stcore/stream", "atlas.example.org", Origin=f"http://{FOREIGN}", **UPGRADE).status == 403
+    finally:
+        opened.close()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_with_a_login_no_page_shows_anything_before_it(page, study, chromium, server_with_login):
+    visitor = Visitor(chromium, server_with_login)
+    shown = visitor.open(page, f"run={study.gkd[0]}")
+    assert shown.get_by_role("button", name="Log in").is_visible()
+    assert shown.get_by_role("link", name="Compare").count() == 0
+    assert not any(run.id in shown.content() for run in study.store.runs())
+    visitor.context.close()
 
 
 # -- what pages must not do
