@@ -109,7 +109,8 @@ def _settle_one(store: Store, run: RunRecord, now_seconds: float, owns_claims: b
     result = None if alive else _read_result(run_dir)
     store.ingest(run.id)
     if alive:
-        _pass_on_cancellation(store, run, now_seconds)
+        if not _gave_up_waiting(store, run, now_seconds):
+            _pass_on_cancellation(store, run, now_seconds)
         return
     worker = recorded_handle(run_dir) if result is None else None
     if worker is not None and worker[0] != run.handle:
@@ -133,6 +134,18 @@ def _recover_claim(store: Store, run: RunRecord, run_dir: Path) -> None:
         store.started(run.id, run.fence, *worker)
     else:
         store.requeue(run.id, run.fence, "its scheduler ended before the worker was started")
+
+
+def _gave_up_waiting(store: Store, run: RunRecord, now_seconds: float) -> bool:
+    """Ends a run that another queue never starts."""
+    assert run.handle is not None and run.started_seconds is not None
+    executor = _executor(store, run)
+    message = executor.overdue(run.handle, now_seconds - run.started_seconds)
+    if message is None:
+        return False
+    executor.terminate(run.handle, force=True)
+    store.finish(run.id, run.fence, "failed", reason="launch_failed", message=message)
+    return True
 
 
 def _pass_on_cancellation(store: Store, run: RunRecord, now_seconds: float) -> None:
@@ -187,6 +200,9 @@ def _start_what_fits(store: Store, gpus: Sequence[int] | None) -> None:
     machine, cpu_is_full = cores(), False
     for queued in reversed(waiting):  # oldest first
         job = _job(store, queued)
+        if job.executor.places_itself:
+            _start(store, queued, job, [], [])
+            continue
         wanted = job.resources.gpus if job.resources.gpus is not None else min(1, len(gpus))
         if wanted:
             free = _free_gpus(store, gpus)
@@ -212,10 +228,11 @@ def _free_cores(store: Store, machine: Sequence[int]) -> list[int]:
     """The executor is asked and not the job, so that a scheduler that was started again knows which cores they are."""
     taken: set[int] = set()
     for run in store.runs(states=ACTIVE):
-        if run.gpus:
+        executor = _executor(store, run)
+        if run.gpus or executor.places_itself:
             continue
         try:
-            held = _executor(store, run).cpus(run.handle) if run.handle else []
+            held = executor.cpus(run.handle) if run.handle else []
         except ExecutorError:
             return []  # nobody knows
         if not held:

@@ -118,6 +118,8 @@ def equal_run(store: Store, job: JobSpec) -> RunRecord | None:
 
 def _check_resources(job: JobSpec) -> None:
     job.executor.check()
+    if job.executor.places_itself:
+        return
     wanted, there = job.resources.gpus or 0, len(gpus())
     if wanted > there:
         raise SpecError(f"asks for {wanted} GPU, this machine has {there}; leave it out or set 0", "resources.gpus")

@@ -354,6 +354,32 @@ def test_an_executor_that_does_not_answer_is_no_death_and_is_told_once(store, wo
     assert store.run(run_id).state == "succeeded"
 
 
+def test_what_another_queue_places_takes_nothing_of_this_machine_and_waits_for_nobody(store, workers, monkeypatch):
+    here = queue(store, resources={"gpus": 0})
+    tick(store, gpus=[])
+    monkeypatch.setattr(LocalExecutor, "places_itself", True)
+    elsewhere = queue(store, seed=1, resources={"gpus": 1})
+    tick(store, gpus=[])
+    assert (store.run(here).state, store.run(elsewhere).state) == ("running", "running")
+    assert workers.launched[1][1] == []
+
+
+def test_a_run_that_another_queue_never_starts_fails_with_what_was_asked_for(store, workers, monkeypatch):
+    def overdue(_, handle, waited_seconds):
+        return "asked for 9 GPUs, the cluster has 2" if waited_seconds > 60 else None
+
+    monkeypatch.setattr(LocalExecutor, "overdue", overdue)
+    run_id = queue(store)
+    tick(store, gpus=[])
+    started = store.run(run_id).started_seconds
+    settle(store, now_seconds=started + 59)
+    assert store.run(run_id).state == "running"
+    settle(store, now_seconds=started + 61)
+    run = store.run(run_id)
+    assert (run.state, run.reason, run.message) == ("failed", "launch_failed", "asked for 9 GPUs, the cluster has 2")
+    assert workers.terminated == [("1:0", True)]
+
+
 def test_there_is_one_scheduler_per_store(store):
     with scheduler_lock(store.home) as first, scheduler_lock(store.home) as second:
         assert first and not second

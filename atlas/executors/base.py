@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from atlas.spec import Spec
 
@@ -15,6 +15,10 @@ numbers, not a container's."""
 class Executor(Spec, ABC):
     """Starts `python -m atlas.worker RUN_DIR` where the run directory can be seen. Stateless: what it must
     remember is in the handle, a string that the store keeps."""
+
+    places_itself: ClassVar[bool] = False
+    """Whether the job's GPUs and cores are found by another queue, such as a cluster's, and not among this machine's:
+    then `launch` is given no indices and reads from spec.json what the job asks for."""
 
     def check(self) -> None:
         """Raises ExecutorError if no job can be started here, before one is queued."""
@@ -34,6 +38,11 @@ class Executor(Spec, ABC):
     def alive(self, handle: str) -> bool:
         """Whether the worker still runs. A recycled process id is not alive. Raises ExecutorError where it cannot be
         known now."""
+
+    def overdue(self, handle: str, waited_seconds: float) -> str | None:
+        """Why a worker that has not begun this long after `launch` is not waited for any more: what was asked for and
+        what there is. None while it may still come, and once it has begun."""
+        return None
 
     @abstractmethod
     def cpus(self, handle: str) -> list[int]:
