@@ -6,6 +6,8 @@ Runs are named by id, never by their place in a table.
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
+import streamlit as st
+
 RUNS = "run"
 """Query parameter: ids of the chosen runs (on the page of one run: its id)."""
 EXPERIMENT = "experiment"
@@ -21,3 +23,16 @@ def address(page: str, **parameters: str | Sequence[str]) -> str:
 
 def _each(values: str | Sequence[str]) -> Sequence[str]:
     return [values] if isinstance(values, str) else values
+
+
+def asked_for(name: str) -> list[str]:
+    """What the address names under this parameter. Ask before the widget is drawn: it removes what it does not know."""
+    return list(st.query_params.get_all(name))
+
+
+def begin_with(name: str, value: str | Sequence[str]) -> None:
+    """Puts what a view begins with into the address that says nothing about it. Unlike with the default of a widget,
+    a copied address then shows the same when there are newer runs."""
+    if name not in st.session_state and not asked_for(name):
+        st.session_state[name] = value
+        st.query_params[name] = value
