@@ -260,8 +260,9 @@ def exposure(home: Path, host: str, auth: Auth, names: Sequence[str], users: Seq
         who = "everybody whom the reverse proxy lets through"
     else:
         who = " and ".join(users) or "everybody whom the identity provider lets log in (--allow-user narrows that)"
+    others = [name for name in names if name not in _LOOPBACK]
     lines = [
-        f"Open to {who}, under {', '.join(name for name in names if name not in _LOOPBACK)}.",
+        f"Open to {who}, under {', '.join(others or _LOOPBACK)}.",
         f"They can read all runs of {home}: metrics, prompts and completions, specs, logs, and the environment "
         "(machine, versions, commit and uncommitted changes). They can change nothing.",
     ]
