@@ -19,7 +19,7 @@ from atlas.differences import between
 from atlas.errors import NotFoundError, StoreError, UsageError
 from atlas.job import JobSpec
 from atlas.spec import ModelSpec
-from atlas.store import ExperimentRecord, RunRecord, Store
+from atlas.store import ExperimentRecord, RunRecord, Store, experiments
 
 _NOT_COMPARED = {"name", "seed", "tags", "notes", "wandb", "executor"}
 """Fields in which the runs of one arm may differ."""
@@ -71,7 +71,8 @@ def collect(store: Store, references: Sequence[str], force: bool = False) -> Com
 
 
 def _chosen(store: Store, references: Sequence[str]) -> _Chosen:
-    records = {reference: _experiment(store, reference) for reference in references}
+    known = store.experiments()
+    records = {reference: _experiment(known, reference) for reference in references}
     named = [reference for reference, record in records.items() if record is not None]
     if named and len(references) > 1:
         raise UsageError(
@@ -85,24 +86,25 @@ def _chosen(store: Store, references: Sequence[str]) -> _Chosen:
     return _of_runs(store, references)
 
 
-def _experiment(store: Store, reference: str) -> ExperimentRecord | None:
+def _experiment(known: Sequence[ExperimentRecord], reference: str) -> ExperimentRecord | None:
     try:
-        return store.experiment(reference)
+        return experiments.named(known, reference)
     except NotFoundError:
         return None
 
 
 def _of_experiment(store: Store, record: ExperimentRecord) -> _Chosen:
     chosen = _Chosen(title=record.name, experiment=record)
+    found = {run.id: run for run in store.runs_of(record.run_ids)}
     for member in record.runs:
         arm = chosen.arms.setdefault(member.arm, [])
-        run = _run_of_id(store, member.run_id)
+        run = found.get(member.run_id)
         if run is None:
             chosen.gone.append(f"{member.arm} s{member.seed}: run {member.run_id} is not in the store any more")
         else:
             arm.append(read_run(store, run, _job(store, run), member.arm))
     for role, run_id in record.baselines.items():
-        run = _run_of_id(store, run_id)
+        run = found.get(run_id)
         if run is None:
             chosen.gone.append(f"{role} baseline: run {run_id} is not in the store any more")
         else:
@@ -111,7 +113,8 @@ def _of_experiment(store: Store, record: ExperimentRecord) -> _Chosen:
 
 
 def _of_runs(store: Store, references: Sequence[str]) -> _Chosen:
-    records = {run.id: run for run in (_run(store, reference) for reference in references)}
+    exact = {run.id: run for run in store.runs_of(references)}
+    records = {run.id: run for run in (exact.get(reference) or _run(store, reference) for reference in references)}
     jobs = {run_id: _job(store, run) for run_id, run in records.items()}
     roles = _roles(jobs)
     groups: dict[str, list[str]] = {}
@@ -137,14 +140,6 @@ def _run(store: Store, reference: str) -> RunRecord:
     near = difflib.get_close_matches(reference, dict.fromkeys(word for words in known for word in words))
     hint = f"did you mean {' or '.join(near)}?" if near else "`atlas ls` and `atlas ls --experiments` show all"
     raise NotFoundError(f"no run and no experiment {reference!r}; {hint}")
-
-
-def _run_of_id(store: Store, run_id: str) -> RunRecord | None:
-    try:
-        run = store.run(run_id)
-    except NotFoundError:
-        return None
-    return run if run.id == run_id else None
 
 
 def _job(store: Store, run: RunRecord) -> JobSpec:

@@ -48,7 +48,7 @@ def read_run(store: Store, record: RunRecord, job: JobSpec, arm: str) -> RunResu
     latest = store.latest(record.id)
     evaluations = store.metrics(record.id, "eval/pass_rate")
     steps_E = tuple(step for step, _ in evaluations)
-    readings = store.clocks(record.id)
+    readings = store.clocks(record.id, "eval/pass_rate")
     unknown = dict.fromkeys(CLOCKS, np.nan)
     test_step = _test_step(record, job, latest, steps_E)
     test_problems_P, test_correct_P = _test_outcomes(store, record.id, test_step, latest)
@@ -109,10 +109,8 @@ def _test_outcomes(
 
 def _phase_seconds(store: Store, run_id: str, latest: dict[str, float]) -> dict[str, float]:
     names = [name for name in sorted(latest) if name.startswith("phase/") and name.endswith("_seconds")]
-    return {
-        name.removeprefix("phase/").removesuffix("_seconds"): sum(value for _, value in store.metrics(run_id, name))
-        for name in names
-    }
+    totals = store.totals(run_id, names)
+    return {name.removeprefix("phase/").removesuffix("_seconds"): totals[name] for name in names}
 
 
 def _document(file: Path, shape: type[BaseModel]) -> dict[str, Any]:

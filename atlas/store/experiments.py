@@ -5,6 +5,7 @@ One JSON file for each submission that changed anything, `experiments/<id>.json`
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,11 @@ def read_all(home: Path) -> list[ExperimentRecord]:
     return sorted(records, key=lambda record: record.submitted_at_seconds, reverse=True)
 
 
-def find(home: Path, reference: str) -> ExperimentRecord:
-    """The experiment of this id, the newest one of this name, or the only one whose id starts so.
+def named(records: Sequence[ExperimentRecord], reference: str) -> ExperimentRecord:
+    """Of these, newest first: the one of this id, the newest of this name, or the only one whose id starts so.
 
     Raises NotFoundError if there is none, or if several ids start so.
     """
-    records = read_all(home)
     for record in records:
         if reference in (record.id, record.name):
             return record

@@ -21,7 +21,7 @@ from atlas.run import CLOCKS
 from atlas.store import experiments
 from atlas.store.database import explained
 from atlas.store.experiments import ExperimentRecord
-from atlas.store.models import EventRecord, RunRecord, SampleRecord, SpecSnapshot
+from atlas.store.models import EventRecord, RunRecord, SampleRecord
 from atlas.store.snapshot import Snapshot
 from atlas.store.states import ENDED, STATES
 
@@ -105,11 +105,19 @@ class Queries:
             found = dict(session.exec(select(RunRecord.state, func.count()).group_by(RunRecord.state)).all())
         return {state: found.get(state, 0) for state in STATES}
 
+    def runs_of(self, run_ids: Sequence[str]) -> list[RunRecord]:
+        """The runs with these ids, in that order. Those that are not in the store are left out."""
+        with self._reading() as session:
+            ids = text("id IN (SELECT value FROM json_each(:ids))").bindparams(ids=json.dumps(list(run_ids)))
+            found = {run.id: run for run in session.exec(select(RunRecord).where(ids))}
+        return [found[run_id] for run_id in dict.fromkeys(run_ids) if run_id in found]
+
     def spec(self, run_id: str) -> str:
         """The resolved job of a run, as JSON."""
-        with self._reading() as session:
-            run = find(session, run_id)
-            return session.exec(select(SpecSnapshot.text).where(SpecSnapshot.digest == run.spec_digest)).one()
+        ((spec,),) = self._rows(
+            run_id, "SELECT text FROM spec_snapshot WHERE digest = (SELECT spec_digest FROM run WHERE number = :run)"
+        )
+        return cast(str, spec)
 
     def events(self, run_id: str) -> list[EventRecord]:
         """What happened to a run, oldest first."""
@@ -125,7 +133,7 @@ class Queries:
 
     def experiment(self, reference: str) -> ExperimentRecord:
         """The experiment of this id, or the newest one of this name. Raises NotFoundError if there is none."""
-        return experiments.find(self.home, reference)
+        return experiments.named(self.experiments(), reference)
 
     def samples(self, run_id: str, step: int | None = None, limit: int | None = None) -> list[SampleRecord]:
         """The evaluated completions of a run (of one step), in the order in which they were written."""
@@ -226,9 +234,21 @@ class Queries:
         )
         return [(step, _restored(value, word)) for step, value, word in rows]
 
-    def clocks(self, run_id: str) -> dict[int, dict[str, float]]:
-        """The reading of every one of `atlas.run.CLOCKS` at each step, by step; NaN where it was not recorded."""
-        rows = self._rows(run_id, f"SELECT step, {', '.join(CLOCKS)} FROM clock WHERE run = :run ORDER BY step")
+    def clocks(self, run_id: str, metric: str | None = None) -> dict[int, dict[str, float]]:
+        """The reading of every one of `atlas.run.CLOCKS` at each step, by step; NaN where it was not recorded.
+
+        With `metric`, only at the steps of that metric, and at the newest step of all.
+        """
+        wanted = (
+            "AND (step IN (SELECT step FROM metric WHERE run = :run "
+            "AND key_id = (SELECT id FROM metric_key WHERE name = :name)) "
+            "OR step = (SELECT max(step) FROM clock WHERE run = :run))"
+        )
+        rows = self._rows(
+            run_id,
+            f"SELECT step, {', '.join(CLOCKS)} FROM clock WHERE run = :run {wanted if metric else ''} ORDER BY step",
+            name=metric,
+        )
         return {
             step: {
                 clock: math.nan if reading is None else reading for clock, reading in zip(CLOCKS, readings, strict=True)
@@ -277,9 +297,11 @@ class Queries:
             yield session
 
     def _rows(self, run_id: str, query: str, **parameters: Any) -> Sequence[Any]:
+        """The rows of a query about `:run`. By the driver: with many runs the ORM would take longer than SQLite."""
         with self._reading() as session:
-            number = find(session, run_id).number
-            return session.connection().execute(text(query), {"run": number, **parameters}).all()
+            connection = driver_connection(session)
+            found = connection.execute("SELECT number FROM run WHERE id = ?", (run_id,)).fetchone()
+            return connection.execute(query, {"run": found[0] if found else _missing(run_id), **parameters}).fetchall()
 
 
 def _newest_first() -> SelectOfScalar[RunRecord]:

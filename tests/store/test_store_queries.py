@@ -183,3 +183,22 @@ def test_one_problem_of_one_evaluation_is_read_without_the_others(lab):
     assert lab.store.sample_of(run, 10, "dev", "p1") == []
     assert lab.store.written(run, 10, "test", "X") == {"p0", "p1", "p2"}
     assert lab.store.written(run, 10, "test", "%") == frozenset()
+
+
+def test_runs_are_found_by_their_ids_in_the_order_asked_and_unknown_ones_are_left_out(three):
+    assert ids(three.runs_of(["grpo-bbb3", "nope", "gkd-aaa1", "gkd", "grpo-bbb3"])) == ["grpo-bbb3", "gkd-aaa1"]
+    assert three.runs_of([]) == []
+
+
+def test_the_clocks_of_a_metric_are_those_at_its_steps_and_the_newest(store, running, append):
+    run, run_dir = running
+    append(
+        run_dir / "metrics.jsonl",
+        *[{"step": step, "values": {"loss": 1.0}, "clocks": {"rollouts": step}} for step in range(6)],
+        {"step": 2, "values": {"rate": 1.0}},
+        {"step": 9, "values": {"rate": 1.0}},
+    )
+    store.ingest(run.id)
+    everything = store.clocks(run.id)
+    assert repr(store.clocks(run.id, "rate")) == repr({step: everything[step] for step in (2, 5)})
+    assert list(store.clocks(run.id, "nope")) == [5]
