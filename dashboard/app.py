@@ -10,7 +10,7 @@ st.set_page_config(page_title="Atlas", page_icon="🧭", layout="wide")
 access.require_login()
 st.navigation(
     [
-        st.Page(runs.page, title="Runs", url_path="runs", default=True),
+        st.Page(runs.page, title="Runs", default=True),  # its address is /
         st.Page(compare.page, title="Compare", url_path="compare"),
         st.Page(cross_tokenizer.page, title="Cross-tokenizer", url_path="cross-tokenizer"),
         st.Page(run.page, title="Run", url_path="run"),
