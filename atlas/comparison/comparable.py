@@ -30,6 +30,14 @@ def mismatches(runs: LabelledRuns) -> tuple[str, ...]:
     return (*found, *_unprovable(measured))
 
 
+def decides_measurement(path: str) -> bool:
+    """Whether the field of a job decides which problems are asked or how their answers are taken."""
+    section, _, field = path.partition(".")
+    if section == "evaluation":
+        return field not in _SCHEDULE
+    return section == "dataset" and field != "train_size"
+
+
 def cautions(runs: LabelledRuns) -> tuple[str, ...]:
     """What differs around the runs and does not keep them from being compared, and which of them still go on."""
     loaded = [(label, run) for label, run in runs if run.environment]

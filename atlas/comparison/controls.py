@@ -1,0 +1,35 @@
+"""Which differences between arms are what is compared, and which break the comparison."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from atlas.comparison.comparable import decides_measurement
+from atlas.comparison.model import Comparison
+from atlas.experiment import COMPARED
+
+
+def why_it_breaks(comparison: Comparison, path: str) -> str | None:
+    """Why a difference in the field `path` keeps the arms from being compared; None for what is compared, or allowed.
+
+    The rule is that of an experiment's file, which Atlas checks when it is submitted; runs that are named singly were
+    checked by nobody.
+    """
+    if comparison.mismatches and decides_measurement(path):
+        return "measured in another way"
+    section = path.split(".")[0]
+    if section in COMPARED or any(f"{path}.".startswith(f"{allowed}.") for allowed in _allowed(comparison)):
+        return None
+    if section == "sampling" and not _differs_where_there_is_one(comparison, comparison.differences[path]):
+        return None
+    return "outside what is compared: method, teacher, training"
+
+
+def _allowed(comparison: Comparison) -> list[str]:
+    record = comparison.experiment
+    return list(record.spec.get("allow_differences") or []) if record else []
+
+
+def _differs_where_there_is_one(comparison: Comparison, values: Mapping[str, Any]) -> bool:
+    """Methods that write nothing have no sampling."""
+    there = [values.get(arm.name) for arm in comparison.arms if arm.runs and arm.runs[0].job.sampling is not None]
+    return any(value != there[0] for value in there)

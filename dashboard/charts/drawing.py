@@ -1,0 +1,48 @@
+"""A chart and its numbers, apart: a page that follows a run sends new numbers to a chart that stands still."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import pandas as pd
+from altair.utils import schemapi
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A Vega-Lite chart whose layers name their tables (`table`)."""
+
+    chart: alt.TopLevelMixin
+    tables: Mapping[str, pd.DataFrame]
+    alt: str
+    """What it shows, in words, for those who cannot see it."""
+
+    def spec(self) -> dict[str, Any]:
+        """Without the numbers. As wide as there is room; the height is that of the plot, without axes and legend."""
+        found = self.chart.to_dict(validate=False)
+        assert isinstance(found, dict)
+        return {**found, "autosize": {"type": "fit-x", "contains": "padding"}}
+
+    def svg(self, width: int = 900) -> str:
+        """The chart with its numbers as a file to be kept: on white, fetching nothing."""
+        import vl_convert
+
+        rows = {name: json.loads(table.to_json(orient="records")) for name, table in self.tables.items()}
+        spec = {"width": width, "background": "white", **self.spec(), "datasets": rows}
+        return str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
+
+
+def table(name: str) -> alt.Chart:
+    """A layer over the table with this name."""
+    return alt.Chart(alt.NamedData(name))
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Builds charts without holding every part against Vega-Lite's schema, which takes most of the time. The tests
+    hold the whole of each against it."""
+    with schemapi.debug_mode(False):
+        yield

@@ -1,0 +1,354 @@
+"""The pass rate over a clock: who gets how far, and when.
+
+E evaluations, G points of a band.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from atlas.analysis.curves import band
+from atlas.analysis.intervals import wilson
+from atlas.comparison.arms import counted
+from atlas.comparison.model import ArmResult, Comparison, FloatArray, RunResult
+from atlas.comparison.rows import target_name
+from atlas.report.chart import baseline_rate, split_of, teacher_rate
+from dashboard.charts.arms import Arms, highlight, lit, places
+from dashboard.charts.drawing import Drawing, table, unchecked
+from dashboard.charts.look import INK
+from dashboard.clocks import Axis
+
+HEIGHT = 440
+_LABEL_HEIGHT = 15
+"""Pixels of a label's line."""
+_DRAWN = 400
+"""Evaluations of a run that are drawn, at most."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A pass rate that is drawn across the chart."""
+
+    name: str
+    kind: str
+    """`model` (the student or the teacher as they are) or `target`."""
+    rate: float
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """What the layers share."""
+
+    arms: Arms
+    chosen: alt.Parameter
+    axis: Axis
+    measured_on: str
+    bottom: float
+    top: float
+
+    def x(self) -> alt.X:
+        return alt.X("clock:Q", title=self.axis.title, scale=alt.Scale(nice=False, zero=True, padding=6))
+
+    def y(self, field: str = "rate") -> alt.Y:
+        return alt.Y(f"{field}:Q", title=f"pass rate on {self.measured_on} (%)", scale=self.y_scale())
+
+    def y_scale(self) -> alt.Scale:
+        return alt.Scale(domain=[self.bottom, self.top], nice=False, zero=False)
+
+
+@unchecked()
+def pass_rate_chart(
+    comparison: Comparison, axis: Axis, shown: Sequence[ArmResult], fit: bool = False
+) -> Drawing | None:
+    """A mean line and a band from the lowest to the highest seed for each arm, a thin line with markers for each seed;
+    with one seed its 95 % Wilson intervals. Teacher, step 0 and targets are lines with names; crosses mark targets that
+    were reached. With `fit` the scale is that of the runs, and lines beyond it are named at the edge. None where
+    nothing was evaluated."""
+    points = _points(shown, axis)
+    if points.empty:
+        return None
+    levels, chosen = levels_of(comparison), highlight()
+    plot = _Plot(
+        Arms([arm.name for arm in shown]), chosen, axis, split_of(comparison), *_domain(points, [] if fit else levels)
+    )
+    level_table = _level_table(levels, plot)
+    tables = {
+        "models": level_table[level_table["inside"] & (level_table["kind"] == "model")],
+        "targets": level_table[level_table["inside"] & (level_table["kind"] == "target")],
+        "levels": level_table,
+        "bands": _bands(shown, axis),
+        "seeds": points[~points["alone"]],
+        "alone": points[points["alone"]],
+        "crosses": _crosses(comparison, shown, plot),
+        "nans": _nans(shown, axis),
+    }
+    tables = {name: rows for name, rows in tables.items() if len(rows)}
+    for name in tables.keys() & {"bands", "seeds", "alone"}:
+        tables[name] = tables[name].assign(place=places(plot.arms.names, tables[name]["arm"]))
+    drawn = {
+        "models": lambda: [_rule("models", plot, [1, 0])],
+        "targets": lambda: [_rule("targets", plot, [2, 3])],
+        "levels": lambda: [_level_names(plot)],
+        "bands": lambda: _band_layers(plot),
+        "seeds": lambda: _seed_layers("seeds", plot),
+        "alone": lambda: [_whiskers(plot), *_seed_layers("alone", plot)],
+        "crosses": lambda: [_cross_layer(plot)],
+        "nans": lambda: [_nan_layer(plot)],
+    }
+    layers = [layer for name in tables for layer in drawn[name]()]
+    layers[-1] = layers[-1].add_params(chosen)
+    chart = alt.layer(*layers).properties(height=HEIGHT)
+    return Drawing(chart, tables, _in_words(comparison, axis, shown))
+
+
+def _in_words(comparison: Comparison, axis: Axis, shown: Sequence[ArmResult]) -> str:
+    peaks = "; ".join(f"{arm.name} peaks at {100 * arm.peak.pass_rate:.1f} %" for arm in shown if arm.peak)
+    levels = ", ".join(_text(level) for level in levels_of(comparison))
+    return f"Pass rate on {split_of(comparison)} over {axis.title}. {peaks}. Lines across: {levels}."
+
+
+def levels_of(comparison: Comparison) -> list[Level]:
+    """Step 0 of the student, the teacher, and the targets."""
+    first = comparison.arms[0].first if comparison.arms else None
+    student = baseline_rate(comparison, "student")
+    student = first.pass_rate if student is None and first is not None else student
+    models = {"step 0": student, "teacher": teacher_rate(comparison)}
+    found = [Level(name, "model", 100 * rate) for name, rate in models.items() if rate is not None and rate == rate]
+    return found + [Level(target_name(target), "target", 100 * target.level) for target in comparison.targets]
+
+
+def _text(level: Level) -> str:
+    return f"{level.name} {level.rate:.1f} %"
+
+
+def _points(shown: Sequence[ArmResult], axis: Axis) -> pd.DataFrame:
+    """One row for each evaluation that has a pass rate."""
+    frames = [_of_run(arm, run, axis) for arm in shown for run in arm.runs]
+    columns = ["arm", "run", "seed", "state", "step", "clock", "rate", "low", "high", "alone"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def _of_run(arm: ArmResult, run: RunResult, axis: Axis) -> pd.DataFrame:
+    clock_E, step_E = _readings(run, axis), np.array(run.steps_E, dtype=np.int64)
+    there_E = np.flatnonzero(~np.isnan(clock_E) & ~np.isnan(run.pass_rate_E))
+    if len(there_E) > _DRAWN:
+        there_E = there_E[np.linspace(0, len(there_E) - 1, _DRAWN).astype(int)]
+    rate_E = run.pass_rate_E[there_E]
+    bounds_E2 = np.array([wilson(rate * run.problems, run.problems) for rate in rate_E]).reshape(-1, 2)
+    return pd.DataFrame(
+        {
+            "arm": arm.name,
+            "run": run.id,
+            "seed": run.seed,
+            "state": run.state,
+            "step": step_E[there_E],
+            "clock": clock_E[there_E] / axis.divisor,
+            "rate": 100 * rate_E,
+            "low": 100 * bounds_E2[:, 0],
+            "high": 100 * bounds_E2[:, 1],
+            "alone": len(arm.runs) == 1,
+        }
+    )
+
+
+def _readings(run: RunResult, axis: Axis) -> FloatArray:
+    return np.array(run.steps_E, dtype=np.float64) if axis.clock == "step" else run.clocks_E[axis.clock]
+
+
+def _bands(shown: Sequence[ArmResult], axis: Axis) -> pd.DataFrame:
+    """Mean, lowest and highest seed of each arm that has several; failed seeds are left out."""
+    frames = []
+    for arm in shown:
+        curves = []
+        for run in counted(arm.runs):
+            clock_E = _readings(run, axis)
+            there_E = ~np.isnan(clock_E) & ~np.isnan(run.pass_rate_E)
+            if there_E.sum() > 1:
+                curves.append((clock_E[there_E] / axis.divisor, 100 * run.pass_rate_E[there_E]))
+        if len(curves) < 2:
+            continue
+        over_seeds = band(curves)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "arm": arm.name,
+                    "seeds": over_seeds.seeds,
+                    "clock": over_seeds.clock_G,
+                    "rate": over_seeds.mean_G,
+                    "low": over_seeds.low_G,
+                    "high": over_seeds.high_G,
+                }
+            )
+        )
+    columns = ["arm", "seeds", "clock", "rate", "low", "high"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def _crosses(comparison: Comparison, shown: Sequence[ArmResult], plot: _Plot) -> pd.DataFrame:
+    """When which run reached which target; the step at which it did is not known exactly, so there is none."""
+    rows = [
+        (arm.name, run.id, target_name(target), when.value / plot.axis.divisor, 100 * target.level)
+        for target in comparison.targets
+        if plot.bottom <= 100 * target.level <= plot.top
+        for arm in shown
+        for run, when in zip(arm.runs, target.reached.get(arm.name, {}).get(plot.axis.clock, ()), strict=False)
+        if when.value is not None
+    ]
+    return pd.DataFrame(rows, columns=["arm", "run", "target", "clock", "rate"])
+
+
+def _nans(shown: Sequence[ArmResult], axis: Axis) -> pd.DataFrame:
+    """Evaluations whose pass rate is no number."""
+    rows = [
+        (arm.name, run.id, step, reading / axis.divisor)
+        for arm in shown
+        for run in arm.runs
+        for step, reading, rate in zip(run.steps_E, _readings(run, axis), run.pass_rate_E, strict=True)
+        if np.isnan(rate) and not np.isnan(reading)
+    ]
+    return pd.DataFrame(rows[:_DRAWN], columns=["arm", "run", "step", "clock"])
+
+
+def _domain(points: pd.DataFrame, levels: Sequence[Level]) -> tuple[float, float]:
+    rates = [*points["rate"], *points[points["alone"]]["low"], *points[points["alone"]]["high"]]
+    rates += [level.rate for level in levels]
+    room = 0.05 * max(max(rates) - min(rates), 4.0)
+    return max(0.0, min(rates) - room), min(100.0, max(rates) + room)
+
+
+def _level_table(levels: Sequence[Level], plot: _Plot) -> pd.DataFrame:
+    rates = [level.rate for level in levels]
+    inside = [plot.bottom <= rate <= plot.top for rate in rates]
+    arrows = ["" if there else "↑ " if rate > plot.top else "↓ " for rate, there in zip(rates, inside, strict=True)]
+    gap = (plot.top - plot.bottom) * _LABEL_HEIGHT / HEIGHT
+    return pd.DataFrame(
+        {
+            "text": [arrow + _text(level) for arrow, level in zip(arrows, levels, strict=True)],
+            "kind": [level.kind for level in levels],
+            "rate": rates,
+            "inside": pd.Series(inside, dtype=bool),
+            "at": _apart([min(max(rate, plot.bottom), plot.top) for rate in rates], gap, plot.top),
+        }
+    )
+
+
+def _level_names(plot: _Plot) -> alt.Chart:
+    names = table("levels").mark_text(align="left", baseline="middle", dx=8, color=INK, fontSize=12)
+    return names.encode(x=alt.value("width"), y=plot.y("at"), text="text:N")
+
+
+def _rule(name: str, plot: _Plot, dashes: list[int]) -> alt.Chart:
+    rule = table(name).mark_rule(color=INK, strokeWidth=1.2, strokeDash=dashes)
+    return rule.encode(y=plot.y(), tooltip=[alt.Tooltip("text:N", title="level")])
+
+
+def _apart(rates: Sequence[float], gap: float, top: float) -> list[float]:
+    """Where the names go: at their levels, pushed apart where these are close, and down from the upper edge."""
+    order = sorted(range(len(rates)), key=lambda i: rates[i])  # of equals, the first is lowest
+    at = [0.0] * len(rates)
+    lowest = -np.inf
+    for i in order:
+        at[i] = lowest = max(rates[i], lowest + gap)
+    highest = top
+    for i in reversed(order):
+        at[i] = min(at[i], highest)
+        highest = at[i] - gap
+    return at
+
+
+def _band_layers(plot: _Plot) -> list[alt.Chart]:
+    area = (
+        table("bands")
+        .mark_area(clip=True)
+        .encode(
+            x=plot.x(),
+            y=plot.y("low"),
+            y2="high:Q",
+            color=plot.arms.colour(Arms.legend()),
+            opacity=lit(plot.chosen, 0.16, 0.03),
+        )
+    )
+    mean = (
+        table("bands")
+        .mark_line(strokeWidth=3, clip=True)
+        .encode(
+            x=plot.x(),
+            y=plot.y(),
+            color=plot.arms.colour(Arms.legend()),
+            strokeDash=plot.arms.dash(),
+            opacity=lit(plot.chosen, 1.0),
+            tooltip=[
+                alt.Tooltip("arm:N"),
+                alt.Tooltip("seeds:Q", title="mean of seeds"),
+                alt.Tooltip("rate:Q", title="mean (%)", format=".1f"),
+                alt.Tooltip("low:Q", title="lowest seed (%)", format=".1f"),
+                alt.Tooltip("high:Q", title="highest seed (%)", format=".1f"),
+            ],
+        )
+    )
+    return [area, mean]
+
+
+def _seed_layers(name: str, plot: _Plot) -> list[alt.Chart]:
+    """Lines and markers of the runs: `seeds` of an arm that has several, thin, or `alone`."""
+    alone = name == "alone"
+    base = table(name).encode(x=plot.x(), y=plot.y(), color=plot.arms.colour(Arms.legend()), detail="run:N")
+    lines = base.mark_line(strokeWidth=2.5 if alone else 0.9, clip=True).encode(
+        strokeDash=plot.arms.dash(), opacity=lit(plot.chosen, 1.0 if alone else 0.55)
+    )
+    clock = alt.Tooltip("clock:Q", title=plot.axis.title, format=".4~g")
+    marks = base.mark_point(filled=True, size=70 if alone else 28, clip=True).encode(
+        shape=plot.arms.shape(Arms.legend()),
+        opacity=lit(plot.chosen, 1.0 if alone else 0.75),
+        tooltip=[
+            alt.Tooltip("run:N"),
+            alt.Tooltip("arm:N"),
+            alt.Tooltip("seed:O"),
+            alt.Tooltip("state:N"),
+            alt.Tooltip("step:Q"),
+            *([] if plot.axis.clock == "step" else [clock]),
+            alt.Tooltip("rate:Q", title="pass rate (%)", format=".1f"),
+            alt.Tooltip("low:Q", title="95 % from", format=".1f"),
+            alt.Tooltip("high:Q", title="95 % to", format=".1f"),
+        ],
+    )
+    return [lines, marks]
+
+
+def _whiskers(plot: _Plot) -> alt.Chart:
+    """Wilson's intervals of runs that have no other seed beside them."""
+    rule = table("alone").mark_rule(strokeWidth=1.4, clip=True)
+    return rule.encode(
+        x=plot.x(), y=plot.y("low"), y2="high:Q", color=plot.arms.colour(Arms.legend()), opacity=lit(plot.chosen, 0.7)
+    )
+
+
+def _cross_layer(plot: _Plot) -> alt.Chart:
+    return (
+        table("crosses")
+        .mark_text(text="✕", fontSize=15, fontWeight="bold")
+        .encode(
+            x=plot.x(),
+            y=plot.y(),
+            color=plot.arms.colour(Arms.legend()),
+            opacity=lit(plot.chosen, 1.0),
+            tooltip=[
+                alt.Tooltip("target:N", title="reached"),
+                alt.Tooltip("run:N"),
+                alt.Tooltip("clock:Q", title=plot.axis.title, format=".4~g"),
+                alt.Tooltip("rate:Q", title="level (%)", format=".1f"),
+            ],
+        )
+    )
+
+
+def _nan_layer(plot: _Plot) -> alt.Chart:
+    marks = table("nans").mark_text(text="NaN", fontSize=10, fontWeight="bold", color="#D55E00", dy=-6)
+    return marks.encode(
+        x=plot.x(),
+        y=alt.YDatum(plot.bottom, scale=plot.y_scale()),
+        tooltip=[alt.Tooltip("run:N"), alt.Tooltip("arm:N"), alt.Tooltip("step:Q")],
+    )
