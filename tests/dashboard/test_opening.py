@@ -1,6 +1,7 @@
 """What a visitor sees where there is nothing to show."""
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -39,7 +40,7 @@ def test_a_rebuilt_store_is_read_and_not_the_file_that_it_replaced(lab, show):
     show("runs")
     copy = lab.store.path.with_name("copy.db")
     lab.store.close()
-    with sqlite3.connect(lab.store.path) as old, sqlite3.connect(copy) as new:
+    with closing(sqlite3.connect(lab.store.path)) as old, closing(sqlite3.connect(copy)) as new, new:
         old.backup(new)
         new.execute("DELETE FROM run")
     for suffix in ("-wal", "-shm"):  # as `atlas reindex` does: they would be replayed into the new file
