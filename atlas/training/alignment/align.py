@@ -9,15 +9,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from atlas.errors import RunFailed
 from atlas.training.alignment.byte_table import ByteTable, byte_table
-from atlas.training.alignment.chunking import chunk
+from atlas.training.alignment.chunking import chunk, row_of
 from atlas.training.alignment.encoding import Encoder
+from atlas.training.alignment.pieces import Pieces, Texts
+from atlas.training.alignment.ragged import Ragged, totals
+
+Values = TypeVar("Values", list[int], np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -74,25 +78,28 @@ class Aligner:
     ) -> None:
         self._student = student
         self._teacher = teacher
-        self._encode_as_student = Encoder(student_tokenizer, student)
-        self._encode_as_teacher = Encoder(teacher_tokenizer, teacher)
+        self._as_student = Encoder(student_tokenizer, student)
+        self._as_teacher = Encoder(teacher_tokenizer, teacher)
+        self._pieces = Pieces()
 
     def __call__(self, student_ids: Sequence[Sequence[int]]) -> Alignment:
         """As `align`."""
         started = time.perf_counter()
         text = _Text(student_ids, self._student)
-        teacher_ids_T, teacher_end_T = self._teacher_tokens(text)
+        self._pieces = self._pieces.kept()
+        segments = Texts(text.segments, self._pieces)
+        teacher_ids_T, teacher_end_T = self._teacher_tokens(text, self._as_teacher.encode(segments))
         student_chunk_S, teacher_chunk_T, chunks_R = chunk(text.end_S, teacher_end_T, text.end_R)
 
         aligned_S, aligned_T = student_chunk_S >= 0, teacher_chunk_T >= 0
         first_R = chunks_R.cumsum() - chunks_R
-        student_of_batch = (student_chunk_S + first_R[text.row_of(text.end_S)])[aligned_S]
-        teacher_of_batch = (teacher_chunk_T + first_R[text.row_of(teacher_end_T)])[aligned_T]
+        student_of_batch = (student_chunk_S + first_R[row_of(text.end_S, text.end_R)])[aligned_S]
+        teacher_of_batch = (teacher_chunk_T + first_R[row_of(teacher_end_T, text.end_R)])[aligned_T]
         end_C = _last_of_each(student_of_batch, text.end_S[aligned_S])
         assert np.array_equal(end_C, _last_of_each(teacher_of_batch, teacher_end_T[aligned_T])), "chunks of other text"
 
         canonical_C = np.ones(len(end_C), dtype=bool)
-        canonical_C[student_of_batch[~self._canonical(text)[aligned_S]]] = False
+        canonical_C[student_of_batch[~self._canonical(text, self._as_student.encode(segments))[aligned_S]]] = False
         followed_C = np.ones(len(end_C), dtype=bool)
         followed_C[(first_R + chunks_R - 1)[chunks_R > 0]] = False
         closes_C = text.digit_U[end_C - 1] & ~text.digit_U[end_C] & ~text.hole_U[end_C] & followed_C
@@ -112,7 +119,7 @@ class Aligner:
         }
         teacher_stop_R = np.searchsorted(teacher_end_T[aligned_T], text.end_R, side="right")
         return Alignment(
-            teacher_ids=[row.tolist() for row in _rows(teacher_ids_T[aligned_T], teacher_stop_R)],
+            teacher_ids=_rows(teacher_ids_T[aligned_T].tolist(), teacher_stop_R),
             student_chunk=_rows(student_chunk_N, text.stop_R),
             teacher_chunk=_rows(teacher_chunk_T[aligned_T], teacher_stop_R),
             canonical=_rows(canonical_C, chunks_R.cumsum()),
@@ -120,9 +127,13 @@ class Aligner:
             figures=figures | {"align_ms": 1000 * (time.perf_counter() - started)},
         )
 
-    def _teacher_tokens(self, text: "_Text") -> tuple[np.ndarray, np.ndarray]:
-        """The teacher's ids and where each ends in the text; of each row up to what the teacher cannot write."""
-        ids_T, start_T, written_G = _place(self._encode_as_teacher(text.segments), text.start_G, self._teacher)
+    def _teacher_tokens(self, text: "_Text", encoded: Ragged) -> tuple[np.ndarray, np.ndarray]:
+        """The teacher's ids and where each ends in the text; of each row up to what the teacher cannot write.
+
+        `encoded`: its ids for the segments.
+        """
+        ids_T = encoded.values
+        start_T, written_G = _place(encoded, text.start_G, self._teacher)
         end_T = start_T + self._teacher.lengths[ids_T]
         unwritten = written_G < text.stop_G - text.start_G
         first_unwritten = [(text.start_G + written_G)[unwritten]]
@@ -131,22 +142,26 @@ class Aligner:
         if self._teacher.end_of_turn is None:
             first_unwritten.append(eot_end - 1)
         else:
-            end_T = np.append(end_T, eot_end)
-            order = end_T.argsort(kind="stable")
-            ids_T = np.append(ids_T, np.full(len(eot_end), self._teacher.end_of_turn))[order]
-            end_T = end_T[order]
+            places = np.searchsorted(end_T, eot_end)
+            ids_T = np.insert(ids_T, places, self._teacher.end_of_turn)
+            end_T = np.insert(end_T, places, eot_end)
 
-        cut_R = text.end_R.copy()
         cuts = np.concatenate(first_unwritten)
-        np.minimum.at(cut_R, text.row_of(cuts + 1), cuts)
-        kept_T = end_T <= cut_R[text.row_of(end_T)]
+        if not len(cuts):
+            return ids_T, end_T
+        cut_R = text.end_R.copy()
+        np.minimum.at(cut_R, np.searchsorted(text.end_R, cuts + 1), cuts)
+        kept_T = end_T <= cut_R[row_of(end_T, text.end_R)]
         return ids_T[kept_T], end_T[kept_T]
 
-    def _canonical(self, text: "_Text") -> np.ndarray:
-        """bool [S]: whether the token is what the student's own tokenizer would have here."""
-        ids, start, _ = _place(self._encode_as_student(text.segments), text.start_G, self._student)
+    def _canonical(self, text: "_Text", encoded: Ragged) -> np.ndarray:
+        """bool [S]: whether the token is what the student's own tokenizer has here.
+
+        `encoded`: its ids for the segments.
+        """
+        start, _ = _place(encoded, text.start_G, self._student)
         id_at_U = np.full(text.units + 1, -1)
-        id_at_U[start] = ids
+        id_at_U[start] = encoded.values
         return text.eot_N[~text.hole_N] | (id_at_U[text.start_S] == text.ids_N[~text.hole_N])
 
 
@@ -164,8 +179,8 @@ class _Text:
     """
 
     def __init__(self, student_ids: Sequence[Sequence[int]], table: ByteTable) -> None:
-        self.ids_N = np.fromiter(chain.from_iterable(student_ids), dtype=np.int64)
-        self.stop_R = np.cumsum([len(row) for row in student_ids], dtype=np.int64)
+        ids = Ragged.of(student_ids)
+        self.ids_N, self.stop_R = ids.values, ids.lengths.cumsum()
         self._check_ids(table)
         self.eot_N = np.isin(self.ids_N, list(table.eot))
         units_N = table.lengths[self.ids_N] + self.eot_N
@@ -191,10 +206,6 @@ class _Text:
             data[start:stop] for start, stop in zip(self.start_G.tolist(), self.stop_G.tolist(), strict=True)
         ]
 
-    def row_of(self, end: np.ndarray) -> np.ndarray:
-        """The row of what ends at these positions."""
-        return np.searchsorted(self.end_R, end)
-
     def _marks(self, positions: np.ndarray) -> np.ndarray:
         """bool [U + 1]: whether each position is one of these."""
         marks_U = np.zeros(self.units + 1, dtype=bool)
@@ -212,15 +223,12 @@ class _Text:
             )
 
 
-def _place(ids_G: list[list[int]], start_G: np.ndarray, table: ByteTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ids of all segments, where each starts in the text, and the bytes written of each segment."""
-    count_G = np.array([len(ids) for ids in ids_G], dtype=np.int64)
-    ids = np.fromiter(chain.from_iterable(ids_G), dtype=np.int64)
-    before = np.append(0, table.lengths[ids].cumsum())
-    stop_G = count_G.cumsum()
-    written_G = before[stop_G] - before[stop_G - count_G]
-    shift_G = start_G - before[stop_G - count_G]
-    return ids, before[:-1] + shift_G.repeat(count_G), written_G
+def _place(ids: Ragged, start_G: np.ndarray, table: ByteTable) -> tuple[np.ndarray, np.ndarray]:
+    """Where each id of the segments starts in the text, and the bytes written of each segment."""
+    length_N = table.lengths[ids.values]
+    written_G = totals(length_N, ids.lengths)
+    shift_G = start_G - (written_G.cumsum() - written_G)
+    return length_N.cumsum() - length_N + shift_G.repeat(ids.lengths), written_G
 
 
 def _last_of_each(chunk_N: np.ndarray, end_N: np.ndarray) -> np.ndarray:
@@ -228,8 +236,8 @@ def _last_of_each(chunk_N: np.ndarray, end_N: np.ndarray) -> np.ndarray:
     return end_N[np.diff(chunk_N, append=-1) != 0]
 
 
-def _rows(values: np.ndarray, stop_R: np.ndarray) -> list[np.ndarray]:
-    stops = stop_R.tolist()
+def _rows(values: Values, stop_R: np.ndarray) -> list[Values]:
+    stops: list[int] = stop_R.tolist()
     return [values[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
 
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from atlas.errors import RunFailed
+from atlas.training.alignment.ragged import Ragged
 
 Spelling = Literal["byte_level", "sentencepiece", "literal"]
 """How a vocabulary writes bytes: a character for each; text with `▁` for a space and `<0x41>` for a byte; text."""
@@ -60,18 +61,12 @@ class ByteTable:
 
     def text(self, ids_N: np.ndarray) -> np.ndarray:
         """The bytes of ids, one after the other: uint8 [sum of their lengths]."""
-        length_N = self.lengths[ids_N]
-        end_N = length_N.cumsum()
-        shift_N = self._firsts[ids_N] - (end_N - length_N)
-        return self._bytes[np.arange(length_N.sum()) + shift_N.repeat(length_N)]
+        return self._ragged.take(ids_N)[0]
 
     @cached_property
-    def _bytes(self) -> np.ndarray:
-        return np.frombuffer(b"".join(token or b"" for token in self.bytes_V), dtype=np.uint8)
-
-    @cached_property
-    def _firsts(self) -> np.ndarray:
-        return self.lengths.cumsum() - self.lengths
+    def _ragged(self) -> Ragged:
+        text = b"".join(token or b"" for token in self.bytes_V)
+        return Ragged(np.frombuffer(text, dtype=np.uint8), self.lengths)
 
 
 def byte_table(tokenizer: PreTrainedTokenizerBase, eot_token_ids: Iterable[int] = ()) -> ByteTable:

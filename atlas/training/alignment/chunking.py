@@ -21,10 +21,15 @@ def chunk(
     units = int(row_end_R[-1]) if len(row_end_R) else 0
     shared_S = _bitmap(teacher_end_T, units)[student_end_S]
     shared_T = _bitmap(student_end_S, units)[teacher_end_T]
-    row_S = np.searchsorted(row_end_R, student_end_S)
-    row_T = np.searchsorted(row_end_R, teacher_end_T)
+    row_S, row_T = row_of(student_end_S, row_end_R), row_of(teacher_end_T, row_end_R)
     chunks_R = np.bincount(row_S[shared_S], minlength=len(row_end_R))
     return _within_row(shared_S, row_S, chunks_R), _within_row(shared_T, row_T, chunks_R), chunks_R
+
+
+def row_of(end_N: np.ndarray, row_end_R: np.ndarray) -> np.ndarray:
+    """[N]: the row of what ends at these positions, which go up."""
+    stop_R = np.searchsorted(end_N, row_end_R, side="right")
+    return np.arange(len(row_end_R)).repeat(np.diff(stop_R, prepend=0))
 
 
 def _bitmap(end_N: np.ndarray, units: int) -> np.ndarray:

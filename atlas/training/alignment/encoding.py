@@ -2,38 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from itertools import chain
 
-import numpy as np
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from atlas.training.alignment.byte_table import (
-    BYTE_CHARACTERS,
-    SPACE,
-    ByteTable,
-    lossless_backend,
-    pre_tokenizer_steps,
-    spelling,
-)
-
-# How Llama-3, Qwen2 and GPT-2 split text. No match has a space after anything but white space, and none looks back or,
-# at the end of a word, ahead: a text can be cut before any space that follows no white space, as they cut there too.
-_LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_CUT_BEFORE_SPACES = {f"{_LETTERS}|{numbers}|{_REST}" for numbers in (r"\p{N}", r"\p{N}{1,3}")}
-
-# A stretch up to the next such space.
-_WORD = re.compile(r"\s+(?:\S+(?:[^\S ]\s*)?)*|(?:\S+(?:[^\S ]\s*)?)+")
-
-# In ASCII they cut also where a number begins after what is no white space, and where one ends.
-_AT_NUMBERS = re.compile(r"(?:[^0-9]*\s)?[0-9]+|[^0-9]+")
-
-# Words to remember, of some hundred bytes each.
-_REMEMBERED = 1_000_000
-
-# What bytes that are no UTF-8 decode to.
-_NO_UTF8 = "\udc80-\udcff"
+from atlas.training.alignment.byte_table import BYTE_CHARACTERS, SPACE, ByteTable, lossless_backend, spelling
+from atlas.training.alignment.pieces import NO_UTF8, Pieces, Texts, splits_in_pieces
+from atlas.training.alignment.ragged import Ragged, totals
 
 
 class Encoder:
@@ -51,40 +25,39 @@ class Encoder:
         self._table = table
         self._backend = lossless_backend(tokenizer)
         self._spelling = spelling(tokenizer)
-        raw = _NO_UTF8 + (SPACE if self._spelling == "sentencepiece" else "")
-        self._raw = re.compile(f"([{raw}]+)")
-        self._in_words = _in_words(tokenizer, self._backend)
-        self._words: dict[str, list[int]] = {}
+        self._raw = re.compile(f"([{NO_UTF8}{SPACE if self._spelling == 'sentencepiece' else ''}]+)")
+        self._in_pieces = splits_in_pieces(tokenizer, self._backend)
+        self._pieces = Pieces()
+        self._ids_of_piece = Ragged.of([])
 
     def __call__(self, texts: Sequence[bytes]) -> list[list[int]]:
+        return self.encode(Texts(texts, self._pieces.kept())).rows()
+
+    def encode(self, texts: Texts) -> Ragged:
+        """The same, as arrays. The pieces are remembered as long as it is asked with the same `Pieces`."""
+        if not self._in_pieces:
+            decoded = [text.decode(errors="surrogateescape") for text in texts.texts]
+            return self._exact(Ragged.of(self._spelled(decoded)), texts.texts)
+        piece_N, pieces_G = texts.cut
+        if texts.pieces is not self._pieces:
+            self._pieces, self._ids_of_piece = texts.pieces, Ragged.of([])
+        if new := self._pieces.since(len(self._ids_of_piece)):
+            self._ids_of_piece += Ragged.of(self._spelled(new))
+        ids_M, ids_N = self._ids_of_piece.take(piece_N)
+        return self._exact(Ragged(ids_M, totals(ids_N, pieces_G)), texts.texts)
+
+    def _spelled(self, texts: Sequence[str]) -> list[list[int]]:
         # Every second part of a text is raw: what the tokenizer would not read as these bytes.
-        parts = [self._raw.split(text.decode(errors="surrogateescape")) for text in texts]
-        ids = iter(self._readable_ids([part for text in parts for part in text[::2]]))
+        parts = [self._raw.split(text) for text in texts]
+        readable = [part for text in parts for part in text[::2]]
+        ids = iter(encoding.ids for encoding in self._backend.encode_batch_fast(readable, add_special_tokens=False))
         rows = []
         for text in parts:
             row = next(ids)
             for raw in text[1::2]:
                 row = [*row, *self._raw_ids(raw.encode(errors="surrogateescape")), *next(ids)]
             rows.append(row)
-        return self._exact(rows, texts)
-
-    def _readable_ids(self, texts: list[str]) -> list[list[int]]:
-        if not self._in_words:
-            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
-        words = [_WORD.findall(text) for text in texts]
-        if len(self._words) > _REMEMBERED:
-            self._words.clear()
-        # Words with numbers are new most of the time, and their pieces are not.
-        pieces = {
-            word: _AT_NUMBERS.findall(word) if word.isascii() else [word]
-            for word in set().union(*words) - self._words.keys()
-        }
-        new = list(set().union(*pieces.values()) - self._words.keys())
-        split = self._backend.encode_batch_fast(new, add_special_tokens=False)
-        self._words.update(zip(new, [encoding.ids for encoding in split], strict=True))
-        for word, parts in pieces.items():
-            self._words[word] = list(chain.from_iterable(map(self._words.__getitem__, parts)))
-        return [list(chain.from_iterable(map(self._words.__getitem__, row))) for row in words]
+        return rows
 
     def _raw_ids(self, raw: bytes) -> list[int]:
         if self._spelling == "byte_level":
@@ -92,12 +65,11 @@ class Encoder:
         ids = [self._backend.token_to_id(f"<0x{byte:02X}>") for byte in raw]
         return [i for i in ids if i is not None]
 
-    def _exact(self, rows: list[list[int]], texts: Sequence[bytes]) -> list[list[int]]:
-        """The rows, each ended where it no longer stands for its text: tokenizers leave out bytes that they lack."""
-        ids_N = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
-        if self._table.text(ids_N).tobytes() == b"".join(texts):
-            return rows
-        return [self._beginning(row, text) for row, text in zip(rows, texts, strict=True)]
+    def _exact(self, ids: Ragged, texts: Sequence[bytes]) -> Ragged:
+        """The ids, of each text up to where they no longer stand for it: tokenizers leave out bytes that they lack."""
+        if self._table.text(ids.values).tobytes() == b"".join(texts):
+            return ids
+        return Ragged.of([self._beginning(row, text) for row, text in zip(ids.rows(), texts, strict=True)])
 
     def _beginning(self, row: list[int], text: bytes) -> list[int]:
         position = 0
@@ -107,19 +79,3 @@ class Encoder:
                 return row[:n]
             position += len(token)
         return row
-
-
-def _in_words(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> bool:
-    """Whether the tokenizer splits every text as it splits its words, so that a word can be remembered."""
-    steps = pre_tokenizer_steps(backend)
-    gpt2 = [step["type"] for step in steps] == ["ByteLevel"] and steps[0]["use_regex"]
-    llama3 = (
-        [step["type"] for step in steps] == ["Split", "ByteLevel"]
-        and steps[0]["pattern"].get("Regex") in _CUT_BEFORE_SPACES
-        and (steps[0]["behavior"], steps[0]["invert"]) == ("Isolated", False)
-        and not steps[1]["use_regex"]
-    )
-    added = [token for token in tokenizer.added_tokens_decoder.values() if not token.special]
-    whole = all(not re.search("[ 0-9]", token.content) for token in added)  # no cut goes through one
-    plain = whole and not any(token.lstrip or token.rstrip or token.single_word for token in added)
-    return (gpt2 or llama3) and plain

@@ -6,9 +6,11 @@ import pytest
 from alignment_reference import REAL, TINY, Side, byte_level, real_side, tiny_side
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
 
-from atlas.training.alignment.byte_table import ByteTable, byte_table
+from atlas.training.alignment.byte_table import ByteTable, byte_table, lossless_backend
 from atlas.training.alignment.encoding import Encoder
+from atlas.training.alignment.pieces import splits_in_pieces
 
 LOSSLESS = [name for name in TINY if name not in ("few bytes", "characters")]
 BOUNDED = {"derandomize": True, "deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
@@ -33,6 +35,7 @@ SEAMS = [
         "٣",
     ],
     *["½", "小", "e\u0301", ".", ".\n", "<call>", "<eos>", "👩\u200d", "\u200b", "ſ"],
+    *["'LL", "=", "_", "-7", "<tool_call>"],
 ]
 """What a tokenizer that reads a text word by word could split in another way where words meet."""
 TEXTS = [
@@ -76,6 +79,15 @@ def splits_seams_as_whole_texts(side: Side) -> None:
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_a_text_is_split_the_same_whatever_words_were_met_before(name):
     splits_seams_as_whole_texts(tiny_side(name))
+
+
+@pytest.mark.parametrize("steps", [[], [pre_tokenizers.Digits(individual_digits=True)]])
+def test_a_tokenizer_like_gpt2_splits_the_same_whatever_words_were_met_before(steps):
+    tokenizer = byte_level()
+    byte_steps = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*steps, byte_steps]) if steps else byte_steps
+    assert splits_in_pieces(tokenizer, lossless_backend(tokenizer))
+    splits_seams_as_whole_texts(Side(tokenizer))
 
 
 @pytest.mark.real
