@@ -38,7 +38,7 @@ def phase_chart(phases: Mapping[str, Mapping[str, float]]) -> Drawing:
     labels = [_label(name) for name in names]
     colours = [PHASE_COLOURS.get(name, COLOURS[number % len(COLOURS)]) for number, name in enumerate(names)]
     colour = alt.Scale(domain=labels, range=colours)
-    legend = alt.Legend(orient="bottom", title=None, symbolOpacity=1, labelLimit=240, columns=5)
+    legend = alt.Legend(orient="bottom", title=None, symbolOpacity=1, symbolStrokeWidth=0, labelLimit=240, columns=5)
     encoding = {
         "y": alt.Y(
             "arm:N", title=None, sort=list(phases), axis=alt.Axis(labelLimit=200, labelFontSize=13, ticks=False)

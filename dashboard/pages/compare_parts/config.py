@@ -37,7 +37,7 @@ def _table(comparison: Comparison) -> None:
         [path, f"✗ {reasons[path]}" if reasons[path] else "compared", *map(_value, _of_arms(comparison, path, names))]
         for path in paths
     ]
-    frame = pd.DataFrame(rows, columns=["field", "", *names])
+    frame = pd.DataFrame(rows, columns=["field", "standing", *names])
     broken = [reasons[path] is not None for path in paths]
     if any(broken):
         st.markdown(
