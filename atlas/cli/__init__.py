@@ -4,7 +4,20 @@ import sys
 
 import typer
 
-from atlas.cli import comparing, dashboard, documentation, grading, queue, reporting, runs, specs, tokenizing
+from atlas.cli import (
+    aligning,
+    comparing,
+    dashboard,
+    documentation,
+    grading,
+    measuring,
+    queue,
+    reporting,
+    runs,
+    sampling,
+    specs,
+    tokenizing,
+)
 from atlas.errors import AtlasError
 
 app = typer.Typer(
@@ -26,6 +39,9 @@ app.command()(runs.logs)
 app.command()(comparing.compare)
 app.command()(reporting.report)
 app.command()(dashboard.dashboard)
+app.command()(sampling.samples)
+app.command()(measuring.metrics)
+app.command()(aligning.alignment)
 app.command()(queue.cancel)
 app.command()(queue.resume)
 app.command()(queue.rerun)

@@ -7,7 +7,7 @@ import streamlit as st
 from atlas.store import AT_REST, RunRecord, Store
 from dashboard.links import RUNS, asked_for, begin_with
 from dashboard.live import live
-from dashboard.names import short_names
+from atlas.comparison.names import short_names
 from dashboard.opening import opened_store, state_of
 from dashboard.pages.cross_tokenizer_parts import completions, figures
 from dashboard.text import plain

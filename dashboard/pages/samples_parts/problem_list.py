@@ -6,7 +6,7 @@ import streamlit as st
 
 from atlas.comparison.by_problem import Evaluation, Grade
 from atlas.store.problems import Problem
-from dashboard.names import short_names
+from atlas.comparison.names import short_names
 from dashboard.text import visible
 
 _MOST_ROWS = 5000

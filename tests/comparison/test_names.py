@@ -1,6 +1,6 @@
 """Names of runs that stand side by side."""
 
-from dashboard.names import short_names
+from atlas.comparison.names import short_names
 
 
 def test_what_all_runs_are_called_and_hashes_are_left_out():
