@@ -26,7 +26,7 @@ def sign(number: int) -> str:
 class Arms:
     """Scales over the field `arm`. A click on the legend (several with shift) highlights: `highlight` is its name."""
 
-    names: Sequence[str]
+    names: tuple[str, ...]
 
     def colour(self, legend: alt.Legend | None = None) -> alt.Color:
         scale = alt.Scale(domain=list(self.names), range=[colour(number) for number in range(len(self.names))])
@@ -59,6 +59,6 @@ def highlight() -> alt.Parameter:
     return alt.selection_point(name="arms", fields=["arm"], bind="legend")
 
 
-def lit(chosen: alt.Parameter, opacity: float, dimmed: float = 0.06) -> Any:
+def lit(opacity: float, dimmed: float = 0.06) -> alt.OpacityValue:
     """This opacity where the arm is highlighted, nearly none where it is not."""
-    return alt.condition(chosen, alt.value(opacity), alt.value(dimmed))
+    return alt.OpacityValue(dimmed, condition={"param": "arms", "value": opacity})

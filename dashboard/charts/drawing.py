@@ -1,7 +1,7 @@
 """A chart and its numbers, apart: a page that follows a run sends new numbers to a chart that stands still."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,24 +15,30 @@ from altair.utils import schemapi
 class Drawing:
     """A Vega-Lite chart whose layers name their tables (`table`)."""
 
-    chart: alt.TopLevelMixin
+    spec: Mapping[str, Any]
+    """Without the numbers; of `layered`."""
     tables: Mapping[str, pd.DataFrame]
     alt: str
     """What it shows, in words, for those who cannot see it."""
-
-    def spec(self) -> dict[str, Any]:
-        """Without the numbers. As wide as there is room; the height is that of the plot, without axes and legend."""
-        found = self.chart.to_dict(validate=False)
-        assert isinstance(found, dict)
-        return {**found, "autosize": {"type": "fit-x", "contains": "padding"}}
 
     def svg(self, width: int = 900) -> str:
         """The chart with its numbers as a file to be kept: on white, fetching nothing."""
         import vl_convert
 
         rows = {name: json.loads(table.to_json(orient="records")) for name, table in self.tables.items()}
-        spec = {"width": width, "background": "white", **self.spec(), "datasets": rows}
+        spec = {"width": width, "background": "white", **self.spec, "datasets": rows}
         return str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
+
+
+def layered(layers: Sequence[alt.Chart], height: int, *params: alt.Parameter) -> dict[str, Any]:
+    """The specification of these layers. As wide as there is room; the height is that of the plot, without axes and
+    legend. Makes the last layer hold the `params`."""
+    *below, top = layers
+    found = (
+        alt.layer(*below, top.add_params(*params) if params else top).properties(height=height).to_dict(validate=False)
+    )
+    assert isinstance(found, dict)
+    return {**found, "autosize": {"type": "fit-x", "contains": "padding"}}
 
 
 def table(name: str) -> alt.Chart:

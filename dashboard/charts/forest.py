@@ -9,7 +9,7 @@ import pandas as pd
 from atlas.comparison.model import Comparison, Verdict
 from atlas.comparison.wording import number, percent
 from dashboard.charts.arms import Arms
-from dashboard.charts.drawing import Drawing, table, unchecked
+from dashboard.charts.drawing import Drawing, layered, table, unchecked
 from dashboard.charts.look import INK
 
 _ROW = 34
@@ -62,16 +62,18 @@ def _speed_row(verdict: Verdict) -> tuple[str, float, float, float, str] | None:
 
 @unchecked()
 def _forest(frame: pd.DataFrame, names: Sequence[str], title: str, nothing: float, scale: alt.Scale) -> Drawing:
-    arms = Arms(names)
+    arms = Arms(tuple(names))
     x = alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(grid=False, titleFontWeight="normal"))
     y = alt.Y("arm:N", title=None, sort=None, axis=alt.Axis(labelLimit=160, labelFontSize=13, ticks=False))
     tooltip = [alt.Tooltip("arm:N"), alt.Tooltip("text:N", title=title)]
     base = table("verdicts").encode(y=y, color=arms.colour(), tooltip=tooltip)
-    zero = table("nothing").mark_rule(color=INK, strokeDash=[3, 3]).encode(x="value:Q")
-    interval = base.mark_rule(strokeWidth=3, opacity=0.55, strokeCap="round").encode(x=alt.X("low:Q"), x2="high:Q")
+    zero = table("nothing").mark_rule(color=INK, strokeDash=[3, 3]).encode(x=alt.X("value:Q"))
+    interval = base.mark_rule(strokeWidth=3, opacity=0.55, strokeCap="round").encode(
+        x=alt.X("low:Q"), x2=alt.X2("high:Q")
+    )
     value = base.mark_point(filled=True, size=110, opacity=1).encode(x=x, shape=arms.shape())
-    text = base.mark_text(dy=-12, fontSize=11).encode(x=x, text="text:N", color=alt.value(INK))
-    chart = alt.layer(zero, interval, value, text).properties(height=_ROW * len(frame) + 8)
+    text = base.mark_text(dy=-12, fontSize=11).encode(x=x, text=alt.Text("text:N"), color=alt.ColorValue(INK))
+    spec = layered([zero, interval, value, text], _ROW * len(frame) + 8)
     tables = {"verdicts": frame, "nothing": pd.DataFrame({"value": [nothing]})}
     said = "; ".join(f"{arm}: {text}" for arm, text in zip(frame["arm"], frame["text"], strict=True))
-    return Drawing(chart, tables, f"{title}. {said}")
+    return Drawing(spec, tables, f"{title}. {said}")

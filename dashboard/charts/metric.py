@@ -4,6 +4,8 @@ G points of a mean.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -12,7 +14,7 @@ import pandas as pd
 from atlas.analysis.curves import FloatArray, band
 from atlas.analysis.smoothing import smoothed
 from dashboard.charts.arms import Arms, highlight, lit, places
-from dashboard.charts.drawing import Drawing, table, unchecked
+from dashboard.charts.drawing import Drawing, layered, table, unchecked
 from dashboard.clocks import Axis
 from dashboard.curves import Curve
 
@@ -20,7 +22,6 @@ HEIGHT = 230
 _MARKS = {"NaN": "NaN", "Infinity": "+∞", "-Infinity": "−∞"}
 
 
-@unchecked()
 def metric_chart(
     name: str,
     arms: Mapping[str, Sequence[str]],
@@ -38,51 +39,53 @@ def metric_chart(
         return None
     lines = _lines(arms, raw, axis)
     means = _means(arms, raw, span, axis)
-    marks = _marks(arms, raw, axis)
+    means["place"] = places(list(arms), means["arm"])
     positive = bool(len(lines)) and bool((lines["value"] > 0).all())
-    scale = alt.Scale(type="log" if log and positive else "linear", zero=False, nice=True, padding=4)
+    tables = {"lines": lines, "means": means, "marks": _marks(arms, raw, axis)}
+    tables = {key: rows for key, rows in tables.items() if len(rows)}
+    spec = _spec(name, tuple(arms), axis, log and positive, tuple(tables))
+    return Drawing(spec, tables, f"{name} over {axis.title}: {_in_words(means)}")
+
+
+@lru_cache(maxsize=128)
+@unchecked()
+def _spec(name: str, arms: tuple[str, ...], axis: Axis, log: bool, tables: tuple[str, ...]) -> dict[str, Any]:
+    scale = alt.Scale(type="log" if log else "linear", zero=False, nice=True, padding=4)
     x = alt.X("clock:Q", title=axis.title, scale=alt.Scale(nice=False))
     y = alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(format="~g", tickCount=5))
-    look, chosen = Arms(list(arms)), highlight()
-    legend = alt.Legend(orient="bottom", columns=4, symbolOpacity=1, symbolType="stroke", symbolStrokeWidth=3)
-    tooltip = [
-        alt.Tooltip("clock:Q", title=axis.title, format=".4~g"),
-        alt.Tooltip("value:Q", title=name, format=".5~g"),
-    ]
+    look = Arms(arms)
+    colour = look.colour(
+        alt.Legend(orient="bottom", columns=4, symbolOpacity=1, symbolType="stroke", symbolStrokeWidth=3)
+    )
+    clock = alt.Tooltip("clock:Q", title=axis.title, format=".4~g")
+    value = alt.Tooltip("value:Q", title=name, format=".5~g")
+    arm, run = alt.Tooltip("arm:N"), alt.Tooltip("run:N")
     layers = {
         "lines": table("lines")
         .mark_line(strokeWidth=0.8, clip=True)
-        .encode(
-            x=x, y=y, detail="run:N", color=look.colour(legend), opacity=lit(chosen, 0.45), tooltip=["run:N", *tooltip]
-        ),
+        .encode(x, y, alt.Detail("run:N"), colour, lit(0.45), tooltip=[run, clock, value]),
         "means": table("means")
         .mark_line(strokeWidth=2.2, clip=True)
         .encode(
-            x=x,
-            y=y,
-            color=look.colour(legend),
-            strokeDash=look.dash(),
-            opacity=lit(chosen, 1.0),
-            tooltip=["arm:N", alt.Tooltip("runs:Q", title="mean of runs"), *tooltip],
+            x,
+            y,
+            colour,
+            look.dash(),
+            lit(1.0),
+            tooltip=[arm, alt.Tooltip("runs:Q", title="mean of runs"), clock, value],
         ),
         "marks": table("marks")
         .mark_text(fontSize=10, fontWeight="bold", baseline="bottom")
         .encode(
-            x=x,
-            y=alt.value(HEIGHT - 2),
-            text="mark:N",
-            color=look.colour(legend),
-            opacity=lit(chosen, 1.0),
-            tooltip=["run:N", alt.Tooltip("mark:N", title=name), tooltip[0]],
+            x,
+            alt.YValue(HEIGHT - 2),
+            alt.Text("mark:N"),
+            colour,
+            lit(1.0),
+            tooltip=[run, alt.Tooltip("mark:N", title=name), clock],
         ),
     }
-    tables = {key: rows for key, rows in (("lines", lines), ("means", means), ("marks", marks)) if len(rows)}
-    if "means" in tables:
-        tables["means"] = means.assign(place=places(look.names, means["arm"]))
-    drawn = [layers[key] for key in tables]
-    drawn[-1] = drawn[-1].add_params(chosen)
-    chart = alt.layer(*drawn).properties(height=HEIGHT)
-    return Drawing(chart, tables, f"{name} over {axis.title}: {_in_words(means)}")
+    return layered([layers[key] for key in tables], HEIGHT, highlight())
 
 
 def all_positive(raw: Mapping[str, Curve]) -> bool:

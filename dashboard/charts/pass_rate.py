@@ -3,12 +3,15 @@
 E evaluations, G points of a band.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from atlas.analysis.curves import band
 from atlas.analysis.intervals import wilson
@@ -17,7 +20,7 @@ from atlas.comparison.model import ArmResult, Comparison, FloatArray, RunResult
 from atlas.comparison.rows import target_name
 from atlas.report.chart import baseline_rate, split_of, teacher_rate
 from dashboard.charts.arms import Arms, highlight, lit, places
-from dashboard.charts.drawing import Drawing, table, unchecked
+from dashboard.charts.drawing import Drawing, layered, table, unchecked
 from dashboard.charts.look import INK
 from dashboard.clocks import Axis
 
@@ -43,7 +46,6 @@ class _Plot:
     """What the layers share."""
 
     arms: Arms
-    chosen: alt.Parameter
     axis: Axis
     measured_on: str
     bottom: float
@@ -59,7 +61,6 @@ class _Plot:
         return alt.Scale(domain=[self.bottom, self.top], nice=False, zero=False)
 
 
-@unchecked()
 def pass_rate_chart(
     comparison: Comparison, axis: Axis, shown: Sequence[ArmResult], fit: bool = False
 ) -> Drawing | None:
@@ -70,25 +71,29 @@ def pass_rate_chart(
     points = _points(shown, axis)
     if points.empty:
         return None
-    levels, chosen = levels_of(comparison), highlight()
-    plot = _Plot(
-        Arms([arm.name for arm in shown]), chosen, axis, split_of(comparison), *_domain(points, [] if fit else levels)
-    )
-    level_table = _level_table(levels, plot)
+    levels = levels_of(comparison)
+    names = tuple(arm.name for arm in shown)
+    plot = _Plot(Arms(names), axis, split_of(comparison), *_domain(points, [] if fit else levels))
+    level_table, bands = _level_table(levels, plot), _bands(shown, axis)
+    points["place"], bands["place"] = places(names, points["arm"]), places(names, bands["arm"])
     tables = {
         "models": level_table[level_table["inside"] & (level_table["kind"] == "model")],
         "targets": level_table[level_table["inside"] & (level_table["kind"] == "target")],
         "levels": level_table,
-        "bands": _bands(shown, axis),
+        "bands": bands,
         "seeds": points[~points["alone"]],
         "alone": points[points["alone"]],
         "crosses": _crosses(comparison, shown, plot),
         "nans": _nans(shown, axis),
     }
     tables = {name: rows for name, rows in tables.items() if len(rows)}
-    for name in tables.keys() & {"bands", "seeds", "alone"}:
-        tables[name] = tables[name].assign(place=places(plot.arms.names, tables[name]["arm"]))
-    drawn = {
+    return Drawing(_spec(plot, tuple(tables)), tables, _in_words(comparison, axis, shown))
+
+
+@lru_cache(maxsize=32)
+@unchecked()
+def _spec(plot: _Plot, tables: tuple[str, ...]) -> dict[str, Any]:
+    drawn: dict[str, Callable[[], list[alt.Chart]]] = {
         "models": lambda: [_rule("models", plot, [1, 0])],
         "targets": lambda: [_rule("targets", plot, [2, 3])],
         "levels": lambda: [_level_names(plot)],
@@ -98,10 +103,7 @@ def pass_rate_chart(
         "crosses": lambda: [_cross_layer(plot)],
         "nans": lambda: [_nan_layer(plot)],
     }
-    layers = [layer for name in tables for layer in drawn[name]()]
-    layers[-1] = layers[-1].add_params(chosen)
-    chart = alt.layer(*layers).properties(height=HEIGHT)
-    return Drawing(chart, tables, _in_words(comparison, axis, shown))
+    return layered([layer for name in tables for layer in drawn[name]()], HEIGHT, highlight())
 
 
 def _in_words(comparison: Comparison, axis: Axis, shown: Sequence[ArmResult]) -> str:
@@ -126,32 +128,40 @@ def _text(level: Level) -> str:
 
 def _points(shown: Sequence[ArmResult], axis: Axis) -> pd.DataFrame:
     """One row for each evaluation that has a pass rate."""
-    frames = [_of_run(arm, run, axis) for arm in shown for run in arm.runs]
-    columns = ["arm", "run", "seed", "state", "step", "clock", "rate", "low", "high", "alone"]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+    runs = [(arm, run, _drawn(run, axis)) for arm in shown for run in arm.runs]
+    sizes = [len(there_E) for _, _, there_E in runs]
 
+    def of_runs(values: Sequence[Any]) -> Any:
+        return np.repeat(np.array(values), sizes)
 
-def _of_run(arm: ArmResult, run: RunResult, axis: Axis) -> pd.DataFrame:
-    clock_E, step_E = _readings(run, axis), np.array(run.steps_E, dtype=np.int64)
-    there_E = np.flatnonzero(~np.isnan(clock_E) & ~np.isnan(run.pass_rate_E))
-    if len(there_E) > _DRAWN:
-        there_E = there_E[np.linspace(0, len(there_E) - 1, _DRAWN).astype(int)]
-    rate_E = run.pass_rate_E[there_E]
-    bounds_E2 = np.array([wilson(rate * run.problems, run.problems) for rate in rate_E]).reshape(-1, 2)
+    def of_evaluations(values: Callable[[RunResult], FloatArray]) -> FloatArray:
+        return np.concatenate([np.empty(0), *(values(run)[there_E] for _, run, there_E in runs)])
+
+    rate = of_evaluations(lambda run: run.pass_rate_E)
+    problems = of_runs([run.problems for _, run, _ in runs])
+    bounds = np.array([wilson(p * n, n) for p, n in zip(rate.tolist(), problems.tolist(), strict=True)]).reshape(-1, 2)
     return pd.DataFrame(
         {
-            "arm": arm.name,
-            "run": run.id,
-            "seed": run.seed,
-            "state": run.state,
-            "step": step_E[there_E],
-            "clock": clock_E[there_E] / axis.divisor,
-            "rate": 100 * rate_E,
-            "low": 100 * bounds_E2[:, 0],
-            "high": 100 * bounds_E2[:, 1],
-            "alone": len(arm.runs) == 1,
+            "arm": of_runs([arm.name for arm, _, _ in runs]),
+            "run": of_runs([run.id for _, run, _ in runs]),
+            "seed": of_runs([run.seed for _, run, _ in runs]),
+            "state": of_runs([run.state for _, run, _ in runs]),
+            "step": of_evaluations(lambda run: np.array(run.steps_E, dtype=np.float64)),
+            "clock": of_evaluations(lambda run: _readings(run, axis)) / axis.divisor,
+            "rate": 100 * rate,
+            "low": 100 * bounds[:, 0],
+            "high": 100 * bounds[:, 1],
+            "alone": of_runs([len(arm.runs) == 1 for arm, _, _ in runs]).astype(bool),
         }
     )
+
+
+def _drawn(run: RunResult, axis: Axis) -> NDArray[np.intp]:
+    """Which evaluations are drawn: those with a clock and a pass rate, thinned where they are very many."""
+    there_E = np.flatnonzero(~np.isnan(_readings(run, axis)) & ~np.isnan(run.pass_rate_E))
+    if len(there_E) <= _DRAWN:
+        return there_E
+    return there_E[np.linspace(0, len(there_E) - 1, _DRAWN).astype(int)]
 
 
 def _readings(run: RunResult, axis: Axis) -> FloatArray:
@@ -237,7 +247,7 @@ def _level_table(levels: Sequence[Level], plot: _Plot) -> pd.DataFrame:
 
 def _level_names(plot: _Plot) -> alt.Chart:
     names = table("levels").mark_text(align="left", baseline="middle", dx=8, color=INK, fontSize=12)
-    return names.encode(x=alt.value("width"), y=plot.y("at"), text="text:N")
+    return names.encode(x=alt.XValue("width"), y=plot.y("at"), text=alt.Text("text:N"))
 
 
 def _rule(name: str, plot: _Plot, dashes: list[int]) -> alt.Chart:
@@ -266,9 +276,9 @@ def _band_layers(plot: _Plot) -> list[alt.Chart]:
         .encode(
             x=plot.x(),
             y=plot.y("low"),
-            y2="high:Q",
+            y2=alt.Y2("high:Q"),
             color=plot.arms.colour(Arms.legend()),
-            opacity=lit(plot.chosen, 0.16, 0.03),
+            opacity=lit(0.16, 0.03),
         )
     )
     mean = (
@@ -279,7 +289,7 @@ def _band_layers(plot: _Plot) -> list[alt.Chart]:
             y=plot.y(),
             color=plot.arms.colour(Arms.legend()),
             strokeDash=plot.arms.dash(),
-            opacity=lit(plot.chosen, 1.0),
+            opacity=lit(1.0),
             tooltip=[
                 alt.Tooltip("arm:N"),
                 alt.Tooltip("seeds:Q", title="mean of seeds"),
@@ -295,14 +305,14 @@ def _band_layers(plot: _Plot) -> list[alt.Chart]:
 def _seed_layers(name: str, plot: _Plot) -> list[alt.Chart]:
     """Lines and markers of the runs: `seeds` of an arm that has several, thin, or `alone`."""
     alone = name == "alone"
-    base = table(name).encode(x=plot.x(), y=plot.y(), color=plot.arms.colour(Arms.legend()), detail="run:N")
+    base = table(name).encode(x=plot.x(), y=plot.y(), color=plot.arms.colour(Arms.legend()), detail=alt.Detail("run:N"))
     lines = base.mark_line(strokeWidth=2.5 if alone else 0.9, clip=True).encode(
-        strokeDash=plot.arms.dash(), opacity=lit(plot.chosen, 1.0 if alone else 0.55)
+        strokeDash=plot.arms.dash(), opacity=lit(1.0 if alone else 0.55)
     )
     clock = alt.Tooltip("clock:Q", title=plot.axis.title, format=".4~g")
     marks = base.mark_point(filled=True, size=70 if alone else 28, clip=True).encode(
         shape=plot.arms.shape(Arms.legend()),
-        opacity=lit(plot.chosen, 1.0 if alone else 0.75),
+        opacity=lit(1.0 if alone else 0.75),
         tooltip=[
             alt.Tooltip("run:N"),
             alt.Tooltip("arm:N"),
@@ -322,7 +332,7 @@ def _whiskers(plot: _Plot) -> alt.Chart:
     """Wilson's intervals of runs that have no other seed beside them."""
     rule = table("alone").mark_rule(strokeWidth=1.4, clip=True)
     return rule.encode(
-        x=plot.x(), y=plot.y("low"), y2="high:Q", color=plot.arms.colour(Arms.legend()), opacity=lit(plot.chosen, 0.7)
+        x=plot.x(), y=plot.y("low"), y2=alt.Y2("high:Q"), color=plot.arms.colour(Arms.legend()), opacity=lit(0.7)
     )
 
 
@@ -334,7 +344,7 @@ def _cross_layer(plot: _Plot) -> alt.Chart:
             x=plot.x(),
             y=plot.y(),
             color=plot.arms.colour(Arms.legend()),
-            opacity=lit(plot.chosen, 1.0),
+            opacity=lit(1.0),
             tooltip=[
                 alt.Tooltip("target:N", title="reached"),
                 alt.Tooltip("run:N"),

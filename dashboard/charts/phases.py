@@ -8,7 +8,7 @@ import pandas as pd
 from atlas.comparison.phases import OFF_THE_CLOCK, in_order, phase_name
 from atlas.report.chart import COLOURS, PHASE_COLOURS
 from atlas.report.numbers import duration
-from dashboard.charts.drawing import Drawing, table, unchecked
+from dashboard.charts.drawing import Drawing, layered, table, unchecked
 from dashboard.charts.look import INK
 
 _ROW = 36
@@ -44,7 +44,7 @@ def phase_chart(phases: Mapping[str, Mapping[str, float]]) -> Drawing:
             "arm:N", title=None, sort=list(phases), axis=alt.Axis(labelLimit=200, labelFontSize=13, ticks=False)
         ),
         "x": alt.X("start:Q", title=f"mean time of a run ({unit})", scale=alt.Scale(nice=False)),
-        "x2": "end:Q",
+        "x2": alt.X2("end:Q"),
         "tooltip": [
             alt.Tooltip("arm:N"),
             alt.Tooltip("phase:N"),
@@ -63,12 +63,12 @@ def phase_chart(phases: Mapping[str, Mapping[str, float]]) -> Drawing:
     )
     tables = {name: part for name, part in (("on", frame[~frame["off"]]), ("off", frame[frame["off"]])) if len(part)}
     layers = [layer for name, layer in (("on", on), ("off", off)) if name in tables]
-    chart = alt.layer(*layers).properties(height=_ROW * len(phases) + 10)
+    spec = layered(layers, _ROW * len(phases) + 10)
     said = "; ".join(
         f"{arm}: " + ", ".join(f"{phase_name(name)} {duration(spent)}" for name, spent in seconds.items())
         for arm, seconds in phases.items()
     )
-    return Drawing(chart, tables, f"Mean time of a run by phase. {said}")
+    return Drawing(spec, tables, f"Mean time of a run by phase. {said}")
 
 
 def _label(phase: str) -> str:

@@ -52,13 +52,17 @@ def _body(store: Store, choice: Choice) -> None:
     if comparison.mismatches:  # side by side, but nothing is claimed
         comparison = replace(comparison, targets=(), verdicts=())
     verdicts.show(comparison, now)
-    if any(arm.runs for arm in comparison.arms):
-        axis = progress.show(comparison)
-        metrics.show(store, comparison, axis)
-        hours.show(comparison)
-        config.show(comparison)
-        problems.show(comparison)
+    if not any(arm.runs for arm in comparison.arms):
+        runs_table.show(comparison, now)
+        return
+    axis = progress.show(comparison)
+    later = st.container()  # reading the metrics may take long: all else is drawn before them
+    hours.show(comparison)
+    config.show(comparison)
+    problems.show(comparison)
     runs_table.show(comparison, now)
+    with later:
+        metrics.show(store, comparison, axis)
 
 
 def _heading(comparison: Comparison, choice: Choice, now: Mapping[str, str]) -> None:

@@ -21,5 +21,5 @@ def chart(drawing: Drawing, name: str, heading: str) -> None:
             icon=":material/download:",
             help="This chart as SVG. PNG: in the chart's toolbar.",
         )
-    spec = {**drawing.spec(), "datasets": dict(drawing.tables)}
+    spec = {**drawing.spec, "datasets": dict(drawing.tables)}
     st.vega_lite_chart(spec=spec, width="stretch", alt=drawing.alt, key=f"chart-{name}")
