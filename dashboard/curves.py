@@ -140,7 +140,19 @@ def _read(snapshot: Snapshot, mark: Mark, metric: str, points: int, old: _Series
     shown = _shown(value_N, points)
     step_N, value_N = step_N[shown], value_N[shown]
     step_K = np.union1d(step_N, nonfinite["step"])
-    return _Series(mark, block_B, row_R, step_N, value_N, nonfinite, *means, step_K, snapshot.clocks(mark, step_K))
+    clock_CK = _clocks(snapshot, mark, step_K, begin, old)
+    return _Series(mark, block_B, row_R, step_N, value_N, nonfinite, *means, step_K, clock_CK)
+
+
+def _clocks(snapshot: Snapshot, mark: Mark, step_K: IntArray, begin: int, old: _Series | None) -> FloatArray:
+    """The clocks at these steps; those that `old` has before the block `begin` are not read again."""
+    if old is None:
+        return snapshot.clocks(mark, step_K)
+    clock_CK = np.empty((len(CLOCKS), len(step_K)))
+    known_K = np.isin(step_K, old.step_K[old.step_K < begin * BLOCK_STEPS])
+    clock_CK[:, known_K] = old.clock_CK[:, np.searchsorted(old.step_K, step_K[known_K])]
+    clock_CK[:, ~known_K] = snapshot.clocks(mark, step_K[~known_K])
+    return clock_CK
 
 
 def _shown(value_N: FloatArray, points: int) -> NDArray[np.intp]:

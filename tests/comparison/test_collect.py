@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from lab import append
 
 from atlas.comparison.collect import collect
 from atlas.errors import NotFoundError, StoreError, UsageError
@@ -160,6 +161,21 @@ def test_a_run_is_read_as_it_was_written(lab):
     assert run.splits["dev"]["examples"] == 100 and run.grader == GRADER
     assert run.environment["packages"]["torch"] == "2.8.0", "the newest attempt"
     assert run.git == {"commit": "c0ffee", "dirty": False}
+
+
+def test_phase_times_are_summed_over_the_run_and_the_clocks_are_those_of_evaluations_and_of_the_end(lab):
+    run_id = lab.run("gkd", 0, [0.25, 0.5], state="running")
+    lines = [
+        {"step": step, "values": {"phase/generate_seconds": 0.5}, "clocks": lab.clocks(step, 1.0, 8.0)}
+        for step in range(11, 200)
+    ]
+    broken = {"step": 200, "values": {"phase/generate_seconds": 1.0, "phase/teacher_seconds": "NaN"}}
+    append(lab.store.home / "runs" / run_id / "metrics.jsonl", [*lines, broken])
+    lab.store.ingest(run_id)
+    (run,) = collect(lab.store, [run_id]).arms[0].runs
+    assert run.phase_seconds["generate"] == 95.5 and math.isnan(run.phase_seconds["teacher"])
+    assert list(run.clocks_E["train_seconds"]) == [0, 10]
+    assert run.used["train_seconds"] == 199
 
 
 def test_a_test_score_counts_only_when_all_of_its_samples_are_there(lab):

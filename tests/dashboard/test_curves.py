@@ -172,7 +172,7 @@ CHANGES = st.one_of(
 )
 
 
-@SLOW
+@settings(SLOW, max_examples=25)
 @given(changes=st.lists(CHANGES, max_size=6), clock=st.sampled_from(["step", "wall_seconds"]))
 def test_following_a_run_shows_what_reading_it_from_the_start_does(lab, changes, clock):
     run_id = lab.run("sft", state="running")
