@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from atlas.comparison.wording import counted_noun
+from atlas.report.chart import COLOURS
 from atlas.store import STATES, ExperimentRecord
 from dashboard.links import EXPERIMENT, address
 from dashboard.pages.runs_parts.rows import Row
@@ -39,7 +40,7 @@ def _cells(record: ExperimentRecord, states: dict[str, str]) -> dict[str, Any]:
     return {
         "compare": address("compare", **{EXPERIMENT: record.id}),
         "runs": address("", **{EXPERIMENT: record.id}),
-        "ended": ended / max(1, len(record.run_ids)),
+        "ended": 100 * ended / max(1, len(record.run_ids)),
         "states": ", ".join(f"{counts[state]} {with_sign(state)}" for state in (*STATES, "gone") if counts[state]),
         "arms": ", ".join(dict.fromkeys(member.arm for member in record.runs)),
         "seeds": ", ".join(str(seed) for seed in dict.fromkeys(member.seed for member in record.runs)),
@@ -52,7 +53,9 @@ _COLUMNS: dict[str, Any] = {
         "compare", display_text=rf"{EXPERIMENT}=(.*)$", alignment="left", width=260, pinned=True
     ),
     "runs": st.column_config.LinkColumn("runs", display_text="its runs", width=80),
-    "ended": st.column_config.ProgressColumn("ended", min_value=0, max_value=1, format="percent", width=120),
+    "ended": st.column_config.ProgressColumn(
+        "ended", min_value=0, max_value=100, format="%d %%", width=120, color=COLOURS[0]
+    ),
     "states": st.column_config.TextColumn("runs by state", width=260),
     "arms": st.column_config.TextColumn("arms", width=320),
     "seeds": st.column_config.TextColumn("seeds", width=100),

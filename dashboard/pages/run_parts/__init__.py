@@ -1,0 +1,1 @@
+"""The parts of the page of one run: its head, curves, log, spec and files."""
