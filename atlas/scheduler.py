@@ -181,6 +181,12 @@ def _conclude_without_result(store: Store, run: RunRecord) -> None:
     if run.cancel_requested:
         store.finish(run.id, run.fence, "cancelled", message="killed before it could write a checkpoint")
         return
+    known = _executor(store, run).cause_of_end(run.handle) if run.handle else None
+    if known is not None:
+        reason, message = known
+        message += f"; `atlas resume {run.id}` continues from the last checkpoint"
+        store.finish(run.id, run.fence, "failed", reason=reason, message=message)
+        return
     tail = log_tail(Path(run.run_dir))
     reason = reason_in_log(tail)
     cause = "kill -9, the kernel's out-of-memory killer, or a reboot" if reason == "killed" else REASONS[reason]

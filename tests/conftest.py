@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from lab import Lab
 from podman import working_podman
+from ray_cluster import working_cluster
 
 from atlas.store import Store
 
@@ -41,3 +42,12 @@ def podman(tmp_path_factory):
     """An executor of real containers; the test is skipped where they cannot run."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         yield working_podman(tmp_path_factory.mktemp("podman"), monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A real Ray cluster with two GPUs to schedule by and four cores; the test is skipped where there is no Ray."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        cluster = working_cluster(monkeypatch)
+        yield cluster
+        cluster.stop()

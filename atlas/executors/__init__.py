@@ -6,7 +6,8 @@ from pydantic import Field
 
 from atlas.executors.container import ContainerExecutor
 from atlas.executors.local import LocalExecutor
+from atlas.executors.ray import RayExecutor
 
-AnyExecutor = Annotated[LocalExecutor | ContainerExecutor, Field(discriminator="type")]
+AnyExecutor = Annotated[LocalExecutor | ContainerExecutor | RayExecutor, Field(discriminator="type")]
 
-__all__ = ["AnyExecutor", "ContainerExecutor", "LocalExecutor"]
+__all__ = ["AnyExecutor", "ContainerExecutor", "LocalExecutor", "RayExecutor"]

@@ -44,6 +44,11 @@ class Executor(Spec, ABC):
         what there is. None while it may still come, and once it has begun."""
         return None
 
+    def cause_of_end(self, handle: str) -> tuple[str, str] | None:
+        """Why a worker that has left no result ended, where more is known here than in its log: one of
+        `errors.REASONS`, and a message. Raises ExecutorError where it cannot be known now."""
+        return None
+
     @abstractmethod
     def cpus(self, handle: str) -> list[int]:
         """The CPU cores that the worker was started on; empty if it was given none of its own, or is gone."""
