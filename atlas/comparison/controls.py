@@ -5,10 +5,27 @@ from typing import Any
 
 from atlas.comparison.comparable import decides_measurement
 from atlas.comparison.model import Comparison
+from atlas.differences import between
 from atlas.experiment import COMPARED
 
+_OF_THE_RUN = {"name", "seed", "tags", "notes", "wandb", "executor"}
+"""Sections that change no number."""
 
-def why_it_breaks(comparison: Comparison, path: str) -> str | None:
+
+def all_differences(comparison: Comparison) -> dict[str, Mapping[str, Any]]:
+    """Path -> arm -> value: what the comparison knows, after what differs between runs of an experiment although
+    its record does not say so."""
+    jobs = {arm.name: arm.runs[0].job for arm in comparison.arms if arm.runs}
+    found = {} if comparison.experiment is None else between(jobs)
+    undeclared = {
+        path: values
+        for path, values in found.items()
+        if path not in comparison.differences and path.split(".")[0] not in _OF_THE_RUN
+    }
+    return {**undeclared, **comparison.differences}
+
+
+def why_it_breaks(comparison: Comparison, path: str, values: Mapping[str, Any]) -> str | None:
     """Why a difference in the field `path` keeps the arms from being compared; None for what is compared, or allowed.
 
     The rule is that of an experiment's file, which Atlas checks when it is submitted; runs that are named singly were
@@ -16,10 +33,12 @@ def why_it_breaks(comparison: Comparison, path: str) -> str | None:
     """
     if comparison.mismatches and decides_measurement(path):
         return "measured in another way"
+    if comparison.experiment is not None and path not in comparison.differences:
+        return "not in the experiment's record"
     section = path.split(".")[0]
     if section in COMPARED or any(f"{path}.".startswith(f"{allowed}.") for allowed in _allowed(comparison)):
         return None
-    if section == "sampling" and not _differs_where_there_is_one(comparison, comparison.differences[path]):
+    if section == "sampling" and not _differs_where_there_is_one(comparison, values):
         return None
     return "outside what is compared: method, teacher, training"
 

@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from atlas.report.chart import COLOURS
 from dashboard.charts.look import colour, dash
 
 SHOWN = 12
@@ -19,7 +20,12 @@ SIGNS = "●■▲◆▼✚"
 
 def sign(number: int) -> str:
     """The marker of the arm with this number, as a character."""
-    return SIGNS[number % len(SIGNS)]
+    return SIGNS[_mark(number)]
+
+
+def _mark(number: int) -> int:
+    """Shifted by one with each round of colours: colour and marker together stand for one arm only."""
+    return (number + number // len(COLOURS)) % len(MARKS)
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Arms:
         return alt.Color("arm:N", title=None, scale=scale, legend=legend)
 
     def shape(self, legend: alt.Legend | None = None) -> alt.Shape:
-        marks = [MARKS[number % len(MARKS)] for number in range(len(self.names))]
+        marks = [MARKS[_mark(number)] for number in range(len(self.names))]
         return alt.Shape("arm:N", title=None, scale=alt.Scale(domain=list(self.names), range=marks), legend=legend)
 
     def dash(self) -> alt.StrokeDash:

@@ -29,8 +29,15 @@ def difference_chart(comparison: Comparison, names: Sequence[str]) -> Drawing | 
         return None
     frame = pd.DataFrame(rows, columns=["arm", "value", "low", "high"])
     frame["text"] = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for _, value, low, high in rows]
-    title = f"points on test against {comparison.arms[0].name} ({percent(comparison.level)} % interval)"
-    return _forest(frame, names, title, nothing=0.0, scale=alt.Scale(zero=False, padding=12))
+    title = f"points on test ({percent(comparison.level)} % interval)"
+    return _forest(
+        frame,
+        names,
+        title,
+        f"Pass rate on test against {comparison.arms[0].name}",
+        nothing=0.0,
+        scale=alt.Scale(zero=False, padding=12),
+    )
 
 
 def speed_chart(comparison: Comparison, names: Sequence[str]) -> Drawing | None:
@@ -39,10 +46,10 @@ def speed_chart(comparison: Comparison, names: Sequence[str]) -> Drawing | None:
     if not rows:
         return None
     frame = pd.DataFrame(rows, columns=["arm", "value", "low", "high", "text"])
-    title = f"times sooner than {comparison.arms[0].name} in training time ({percent(comparison.level)} % interval)"
+    title = f"right of 1: sooner; left: later (×, {percent(comparison.level)} % interval)"
     domain = [min(0.5, *frame["low"]), max(2.0, *frame["high"])]
     scale = alt.Scale(type="log", domain=domain, nice=False, clamp=True)
-    return _forest(frame, names, title, nothing=1.0, scale=scale)
+    return _forest(frame, names, title, f"Training time against {comparison.arms[0].name}", nothing=1.0, scale=scale)
 
 
 def _speed_row(verdict: Verdict) -> tuple[str, float, float, float, str] | None:
@@ -61,7 +68,9 @@ def _speed_row(verdict: Verdict) -> tuple[str, float, float, float, str] | None:
 
 
 @unchecked()
-def _forest(frame: pd.DataFrame, names: Sequence[str], title: str, nothing: float, scale: alt.Scale) -> Drawing:
+def _forest(
+    frame: pd.DataFrame, names: Sequence[str], title: str, what: str, nothing: float, scale: alt.Scale
+) -> Drawing:
     arms = Arms(tuple(names))
     x = alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(grid=False, titleFontWeight="normal"))
     y = alt.Y("arm:N", title=None, sort=None, axis=alt.Axis(labelLimit=160, labelFontSize=13, ticks=False))
@@ -76,4 +85,4 @@ def _forest(frame: pd.DataFrame, names: Sequence[str], title: str, nothing: floa
     spec = layered([zero, interval, value, text], _ROW * len(frame) + 8)
     tables = {"verdicts": frame, "nothing": pd.DataFrame({"value": [nothing]})}
     said = "; ".join(f"{arm}: {text}" for arm, text in zip(frame["arm"], frame["text"], strict=True))
-    return Drawing(spec, tables, f"{title}. {said}")
+    return Drawing(spec, tables, f"{what}, {title}. {said}")

@@ -51,7 +51,7 @@ def metric_chart(
 @unchecked()
 def _spec(name: str, arms: tuple[str, ...], axis: Axis, log: bool, tables: tuple[str, ...]) -> dict[str, Any]:
     scale = alt.Scale(type="log" if log else "linear", zero=False, nice=True, padding=4)
-    x = alt.X("clock:Q", title=axis.title, scale=alt.Scale(nice=False))
+    x = alt.X("clock:Q", title=axis.title, scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=6))
     y = alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(format="~g", tickCount=5))
     look = Arms(arms)
     colour = look.colour(
@@ -78,10 +78,10 @@ def _spec(name: str, arms: tuple[str, ...], axis: Axis, log: bool, tables: tuple
         .mark_text(fontSize=10, fontWeight="bold", baseline="bottom")
         .encode(
             x,
-            alt.YValue(HEIGHT - 2),
             alt.Text("mark:N"),
             colour,
             lit(1.0),
+            y=alt.value(HEIGHT - 2),
             tooltip=[run, alt.Tooltip("mark:N", title=name), clock],
         ),
     }

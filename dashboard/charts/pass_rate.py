@@ -52,7 +52,8 @@ class _Plot:
     top: float
 
     def x(self) -> alt.X:
-        return alt.X("clock:Q", title=self.axis.title, scale=alt.Scale(nice=False, zero=True, padding=6))
+        scale = alt.Scale(nice=False, zero=True, padding=6)
+        return alt.X("clock:Q", title=self.axis.title, scale=scale, axis=alt.Axis(tickCount=12))
 
     def y(self, field: str = "rate") -> alt.Y:
         return alt.Y(f"{field}:Q", title=f"pass rate on {self.measured_on} (%)", scale=self.y_scale())
@@ -247,7 +248,7 @@ def _level_table(levels: Sequence[Level], plot: _Plot) -> pd.DataFrame:
 
 def _level_names(plot: _Plot) -> alt.Chart:
     names = table("levels").mark_text(align="left", baseline="middle", dx=8, color=INK, fontSize=12)
-    return names.encode(x=alt.XValue("width"), y=plot.y("at"), text=alt.Text("text:N"))
+    return names.encode(x=alt.value("width"), y=plot.y("at"), text=alt.Text("text:N"))
 
 
 def _rule(name: str, plot: _Plot, dashes: list[int]) -> alt.Chart:

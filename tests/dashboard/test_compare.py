@@ -112,7 +112,7 @@ def test_the_chart_has_bands_seeds_the_teacher_step_0_and_targets(show, study):
 
 def test_another_clock_moves_the_points(show, study):
     def readings(**more):
-        return list(chart(show("compare", **{EXPERIMENT: study.id}, **more), "Pass rate")["datasets"]["seeds"]["clock"])
+        return list(chart(show("compare", **{EXPERIMENT: study.id}, **more), "Pass rate on dev")["datasets"]["seeds"]["clock"])
 
     assert readings(clock="step")[:3] == [0, 10, 20]
     assert readings(clock="rollouts")[:3] == [0, 80, 160]
@@ -164,7 +164,7 @@ def test_runs_that_were_measured_differently_stand_side_by_side_and_nothing_is_c
     said = markdown(page)
     assert " against " not in said and "speed" not in said
     assert len(table(page, "arm", "KL")) == 2
-    assert "targets" not in chart(page, "Pass rate")["datasets"]
+    assert "targets" not in chart(page, "Pass rate on dev")["datasets"]
 
 
 def test_a_difference_outside_what_is_compared_is_marked(show, lab):
@@ -173,6 +173,35 @@ def test_a_difference_outside_what_is_compared_is_marked(show, lab):
     rows = table(show("compare", **{RUNS: [one, other]}), "field").set_index("field")
     assert rows.loc["student.model", "standing"].startswith("✗ outside what is compared")
     assert rows.loc["training.max_steps", "standing"] == "compared"
+
+
+def test_a_difference_that_the_experiment_does_not_declare_is_marked(show, lab):
+    one = lab.run("gkd", 0, [0.2, 0.6], "1111111100")
+    other = lab.run("grpo", 0, [0.2, 0.5], "1100000011", student={"model": "org/other"})
+    lab.experiment([("gkd", 0, one), ("grpo", 0, other)])
+    rows = table(show("compare", experiment="study-0a0a0a"), "field").set_index("field")
+    assert rows.loc["student.model", "standing"] == "✗ not in the experiment's record"
+    assert rows.loc["method.type", "standing"] == "compared"
+
+
+def test_a_run_whose_worker_is_dead_is_lost_and_not_followed(show, lab):
+    page = show("compare", **{RUNS: [lab.run("gkd", 0, [0.2], state="running")]})
+    said = markdown(page)
+    assert "its worker is dead" in said and "1 lost" in said and "follows" not in said
+
+
+def test_a_run_that_goes_on_is_followed(show, lab, monkeypatch):
+    monkeypatch.setattr("dashboard.opening.observed_state", lambda store, run: run.state)
+    run = lab.run("gkd", 0, [0.2, 0.3], state="running")
+    page = show("compare", **{RUNS: [run], "clock": "step"})
+    assert "follows every two seconds" in markdown(page)
+    before = chart(page, "Pass rate on dev")
+    append(lab.store.home / "runs" / run / "metrics.jsonl", [line(20, {"eval/pass_rate": 0.25, "eval/problems": 100})])
+    lab.store.ingest(run)
+    page.run()
+    after = chart(page, "Pass rate on dev")
+    assert list(after["datasets"]["alone"]["step"]) == [0, 10, 20]
+    assert {**before, "datasets": 0} == {**after, "datasets": 0}, "the chart stands still; only its numbers change"
 
 
 def test_gained_and_lost_problems_lead_to_both_sides(show, study):
@@ -191,7 +220,7 @@ def test_an_experiment_whose_runs_are_gone_says_so(show, lab):
 def test_one_run_has_nothing_to_be_compared_with(show, lab):
     page = show("compare", **{RUNS: [lab.run("gkd", 0, [0.2, 0.6], "11")]})
     assert "One arm" in page.info[0].value
-    assert "alone" in chart(page, "Pass rate")["datasets"]
+    assert "alone" in chart(page, "Pass rate on dev")["datasets"]
 
 
 def test_runs_without_a_metric_are_no_error(show, lab):
@@ -201,7 +230,7 @@ def test_runs_without_a_metric_are_no_error(show, lab):
 
 
 def test_a_nan_pass_rate_is_a_mark(show, lab):
-    tables = chart(show("compare", **{RUNS: [lab.run("gkd", 0, [0.2, "NaN", 0.4])]}), "Pass rate")["datasets"]
+    tables = chart(show("compare", **{RUNS: [lab.run("gkd", 0, [0.2, "NaN", 0.4])]}), "Pass rate on dev")["datasets"]
     assert list(tables["nans"]["step"]) == [10]
 
 
@@ -258,6 +287,6 @@ def test_more_arms_than_can_be_told_apart_are_all_in_the_table(show, lab):
     runs = [(f"arm{n}", 0, lab.run("gkd", 0, [0.1, 0.2], "10")) for n in range(14)]
     page = show("compare", experiment=lab.experiment(runs).id)
     assert len(table(page, "arm", "KL")) == 14
-    assert chart(page, "Pass rate")["datasets"]["alone"]["arm"].nunique() == 12
+    assert chart(page, "Pass rate on dev")["datasets"]["alone"]["arm"].nunique() == 12
     assert "first 12 arms" in markdown(page)
     assert isinstance(table(page, "arm", "KL"), pd.DataFrame)

@@ -1,12 +1,13 @@
 """What differs between the arms, and nothing else."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from atlas.comparison.controls import why_it_breaks
+from atlas.comparison.controls import all_differences, why_it_breaks
 from atlas.comparison.model import Comparison
 from atlas.report import conditions
 from dashboard.pages.compare_parts import blocks
@@ -19,8 +20,9 @@ _RED = "color: #C62828; font-weight: bold"
 def show(comparison: Comparison) -> None:
     """Every field in which the arms differ; red, with a sign and the reason, where that breaks the comparison."""
     st.subheader("What differs")
-    if comparison.differences:
-        _table(comparison)
+    differences = all_differences(comparison)
+    if differences:
+        _table(comparison, differences)
     else:
         st.text("Nothing: there is one arm, or the arms are the same job.")
     if comparison.arms and comparison.arms[0].runs:
@@ -29,12 +31,16 @@ def show(comparison: Comparison) -> None:
             blocks.show(conditions.provenance(comparison))
 
 
-def _table(comparison: Comparison) -> None:
+def _table(comparison: Comparison, differences: Mapping[str, Mapping[str, Any]]) -> None:
     names = [arm.name for arm in comparison.arms]
-    reasons = {path: why_it_breaks(comparison, path) for path in comparison.differences}
-    paths = sorted(comparison.differences, key=lambda path: reasons[path] is None)
+    reasons = {path: why_it_breaks(comparison, path, values) for path, values in differences.items()}
+    paths = sorted(differences, key=lambda path: reasons[path] is None)
     rows = [
-        [path, f"✗ {reasons[path]}" if reasons[path] else "compared", *map(_value, _of_arms(comparison, path, names))]
+        [
+            path,
+            f"✗ {reasons[path]}" if reasons[path] else "compared",
+            *(_value(differences[path].get(name)) for name in names),
+        ]
         for path in paths
     ]
     frame = pd.DataFrame(rows, columns=["field", "standing", *names])
@@ -54,11 +60,6 @@ def _table(comparison: Comparison) -> None:
     st.caption(
         plain("Every field of the resolved jobs that is not the same in all arms, but name and seed. -: none, or null.")
     )
-
-
-def _of_arms(comparison: Comparison, path: str, names: list[str]) -> list[Any]:
-    values = comparison.differences[path]
-    return [values.get(name) for name in names]
 
 
 def _value(value: Any) -> str:

@@ -42,7 +42,9 @@ def show(store: Store, comparison: Comparison, axis: Axis) -> None:
         return
     chosen, span, log = _choices(known)
     for start in range(0, len(chosen), _IN_A_ROW):
-        for place, name in zip(st.columns(_IN_A_ROW), chosen[start : start + _IN_A_ROW], strict=False):
+        for place, name in zip(
+            st.columns(min(_IN_A_ROW, len(chosen))), chosen[start : start + _IN_A_ROW], strict=False
+        ):
             with place:
                 _one(name, arms, curves(store, run_ids, name, axis.clock), span, axis, log)
 

@@ -110,11 +110,16 @@ def _target_table(comparison: Comparison, runs: list[RunResult]) -> None:
             st.markdown("**Time to target**")
             if comparison.targets:
                 _matrix(comparison, device_time(runs))
-            with st.expander("On every clock, with the range over seeds"):
+                with st.expander("On every clock, with the range over seeds"):
+                    blocks.show(results.time_to_target(comparison))
+            else:
                 blocks.show(results.time_to_target(comparison))
         with st.container(width=_HALF):
             st.markdown("**Why sooner: fewer rollouts, or cheaper ones**")
-            blocks.show(results.speed_up_split(comparison))
+            if any(verdict.sooner for verdict in comparison.verdicts):
+                blocks.show(results.speed_up_split(comparison))
+            else:
+                st.text("It cannot be said of any two arms which is sooner.")
 
 
 def _matrix(comparison: Comparison, unit: DeviceTime) -> None:

@@ -50,9 +50,9 @@ def _verdicts(comparison: Comparison) -> None:
     with pictures:
         further, sooner = difference_chart(comparison, names), speed_chart(comparison, names)
         if further is not None:
-            chart(further, "further", "**Further**")
+            chart(further, "further", f"**Further than {plain(names[0])}**, on test")
         if sooner is not None:
-            chart(sooner, "sooner", "**Sooner**")
+            chart(sooner, "sooner", f"**Sooner than {plain(names[0])}**, in training time")
 
 
 def _lost(comparison: Comparison, states: Mapping[str, str]) -> list[str]:
