@@ -16,12 +16,14 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from command_line import atlas
 from lab import Lab, append, sample
 
 from atlas.cli.dashboard import free_port, streamlit_settings
 from atlas.executors.local import process_handle
 from atlas.store import Store
 from dashboard import access
+from dashboard.live import POLL_SECONDS
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -34,7 +36,7 @@ pytestmark = [
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 PATIENCE_SECONDS = 30
 PATIENCE_MS = 1000 * PATIENCE_SECONDS
-PAGES = ("runs", "compare", "cross-tokenizer", "run", "samples")
+PAGES = ("", "compare", "cross-tokenizer", "run", "samples")
 FOREIGN = "evil.example"
 HOSTILE = "\n\n".join(
     [
@@ -82,60 +84,54 @@ class Study:
         self.store = Store.open(home)
         lab = Lab(self.store)
         hostile = {"notes": HOSTILE, "tags": ["<img src=x onerror=alert(1)>", f"![](http://{FOREIGN}/tag.png)"]}
-        self.gkd = [lab.run("gkd", seed, rates(0.5 + 0.05 * seed), "1101", **hostile) for seed in (0, 1)]
-        self.grpo = [lab.run("grpo", seed, rates(0.3 + 0.05 * seed), "0101", seconds_per_step=3.0) for seed in (0, 1)]
+        self.gkd = [lab.run("gkd", seed, rates(0.5 + 0.05 * seed), **hostile) for seed in (0, 1)]
+        self.grpo = [lab.run("grpo", seed, rates(0.3 + 0.05 * seed), seconds_per_step=3.0) for seed in (0, 1)]
         self.failed = lab.run("sft", 0, [0.1], state="failed", **hostile)
         arms = [("gkd", n, run) for n, run in enumerate(self.gkd)] + [
             ("grpo", n, run) for n, run in enumerate(self.grpo)
         ]
         self.experiment = lab.experiment(arms).id
         self.live = lab.run("sft", 1, [0.1, 0.2], state="queued")
-        for run in (*self.gkd, *self.grpo):
-            self._write_what_was_said(run)
+        for run, verdicts in zip((*self.gkd, *self.grpo), ("1101", "1001", "0101", "1100"), strict=True):
+            self._write_what_was_said(run, verdicts)
         self._align(self.gkd[0])
         for run in self.store.runs():
             (Path(run.run_dir) / "worker.log").write_text(f"step 1\n{HOSTILE}\nTraceback: {HOSTILE}\n")
             self.store.ingest(run.id)
         self._start_the_live_one()
 
-    def _write_what_was_said(self, run):
+    def _write_what_was_said(self, run, verdicts):
         folder = self.home / "runs" / run
-        problems = [{"role": "user", "content": f"What is {n} + {n}?\n{HOSTILE}"} for n in range(4)]
-        append(
-            folder / "problems.jsonl",
-            [
-                {"split": "test", "problem_id": f"p{n}", "messages": [message], "answer": str(2 * n)}
-                for n, message in enumerate(problems)
-            ],
-        )
-        said = [sample(0, f"p{n}", str(n % 2)) for n in range(4)]
-        append(
-            folder / "samples.jsonl", [line | {"completion": f"{HOSTILE}\n#### 4", "extracted": "4"} for line in said]
-        )
-        append(
-            folder / "metrics.jsonl",
-            [
-                {"step": step, "clocks": Lab.clocks(step, 1.0, 8.0), "values": values}
-                for step in range(1, 41)
-                for values in [{"train/loss": 1 / step, "train/reverse_kl": 2 / step, "phase/generate_seconds": 0.5}]
-            ],
-        )
+        asked = [[{"role": "user", "content": f"What is {n} + {n}?\n{HOSTILE}"}] for n in range(4)]
+        problems = [
+            {"split": "test", "problem_id": f"p{n}", "messages": messages, "answer": str(2 * n)}
+            for n, messages in enumerate(asked)
+        ]
+        append(folder / "problems.jsonl", problems)
+        said = [
+            sample(40, f"p{n}", verdict) | {"completion": f"{HOSTILE}\n#### {2 * n}", "extracted": str(2 * n)}
+            for n, verdict in enumerate(verdicts)
+        ]
+        append(folder / "samples.jsonl", said)
+        curves = [
+            {"train/loss": 1 / step, "train/reverse_kl": 2 / step, "phase/generate_seconds": 0.5}
+            for step in range(1, 41)
+        ]
+        curves[-1] |= {"test/step": 40, "test/pass_rate": verdicts.count("1") / 4, "test/problems": 4}
+        self._append_metrics(folder, curves)
+
+    def _append_metrics(self, folder, values):
+        lines = [
+            {"step": step, "clocks": Lab.clocks(step, 1.0, 8.0), "values": of_step}
+            for step, of_step in enumerate(values, 1)
+        ]
+        append(folder / "metrics.jsonl", lines)
 
     def _align(self, run):
         folder = self.home / "runs" / run
         names = ("coverage", "one_to_one", "shared_mass_student", "shared_mass_teacher", "root_agreement")
         values = {f"alignment/{name}": 0.9 for name in names}
-        append(
-            folder / "metrics.jsonl",
-            [
-                {
-                    "step": step,
-                    "clocks": Lab.clocks(step, 1.0, 8.0),
-                    "values": values | {"alignment/coverage": 1 - 0.1 / step},
-                }
-                for step in range(1, 41)
-            ],
-        )
+        self._append_metrics(folder, [values | {"alignment/coverage": 1 - 0.1 / step} for step in range(1, 41)])
         tokens = [["<img src=x ", 0], ["onerror=alert(1)>", 0], [" 125", 1], [f"![](http://{FOREIGN}/t.png)", 2]]
         aligned = {"prompt": HOSTILE, "student": tokens, "teacher": [*tokens[:2], [" 1", 1], ["25", 1], *tokens[3:]]}
         append(folder / "alignment.jsonl", [{"step": step, "divergence": [0.1, 2.0, 0.5]} | aligned for step in (1, 2)])
@@ -150,12 +146,12 @@ class Study:
         values = {"eval/pass_rate": pass_rate, "eval/problems": 100, "train/loss": 1 / step}
         lines = [
             {"step": step, "clocks": Lab.clocks(step, 1.0, 8.0), "values": values},
-            {"progress": {"phase": "train", "step": step, "total": 1000}},
+            {"progress": {"phase": "train", "step": step, "total": 20}},
         ]
         append(self.home / "runs" / self.live / "metrics.jsonl", lines)
 
     def end_the_live_one(self):
-        result = {"state": "succeeded", "step": 1000, "planned_step": 1000, "summary": {}}
+        result = {"state": "succeeded", "step": 20, "planned_step": 20, "summary": {}}
         (self.home / "runs" / self.live / "result.json").write_text(json.dumps(result))
         self.close()
 
@@ -262,10 +258,11 @@ class Visitor:
         """The whole page: Streamlit scrolls inside it, so the window is made as high."""
         height = self.page.evaluate("""document.querySelector('[data-testid="stMain"]').scrollHeight""")
         width = self.page.viewport_size["width"]
-        self.page.set_viewport_size({"width": width, "height": min(6000, max(1000, height + 80))})
+        self.page.set_viewport_size({"width": width, "height": min(6000, max(1000, height))})
         self.rest()
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
+        self.page.set_viewport_size({"width": width, "height": 1000})
 
 
 @pytest.fixture(scope="module")
@@ -410,6 +407,60 @@ def test_with_a_login_no_page_shows_anything_before_it(page, study, chromium, se
     visitor.context.close()
 
 
+# -- from one page to the next
+
+
+def test_two_runs_are_chosen_by_id_and_compared_over_another_clock_and_a_colleague_sees_the_same(visit, study):
+    visitor = visit()
+    page = visitor.open("")
+    grid = page.locator('[data-testid="stDataFrame"] canvas').first
+    for run in (study.grpo[1], study.gkd[1]):
+        tick(page, grid, [*study.gkd, *study.grpo, study.failed, study.live][::-1].index(run))
+        page.wait_for_url(f"**{run}*")
+    with visitor.context.expect_page() as opened:
+        page.get_by_role("link", name="Compare (2)").click()
+    page = visitor.page = opened.value
+    visitor.rest()
+    assert all(run in page.url for run in (study.grpo[1], study.gkd[1])) and study.gkd[0] not in page.url
+    page.get_by_text("device time (CPU-s)").first.wait_for()
+
+    page.get_by_role("radio", name="rollouts").click()
+    page.wait_for_url("**clock=rollouts*")
+    page.locator("svg").get_by_text("rollouts").first.wait_for()
+    visitor.rest()
+
+    colleague = visit()
+    colleague.page.goto(page.url)
+    colleague.rest()
+    colleague.page.locator("svg").get_by_text("rollouts").first.wait_for()
+    assert colleague.text() == visitor.text()
+    assert drawn(colleague.page) == drawn(page) != []
+    assert colleague.page.url == page.url
+
+
+def tick(page, grid, row):
+    """Marks a row of a table, which is painted on a canvas: its boxes are in a column at the left."""
+    grid.scroll_into_view_if_needed()
+    box = grid.bounding_box()
+    page.mouse.click(box["x"] + 16, box["y"] + 36 + 32 * row + 16)
+
+
+def drawn(page):
+    """The lines and areas of all charts."""
+    paths = page.locator('[data-testid="stVegaLiteChart"] svg path')
+    return paths.evaluate_all("paths => paths.map(path => path.getAttribute('d'))")
+
+
+def test_the_exported_table_is_what_the_command_line_prints(visit, study, monkeypatch):
+    page = visit().open("compare", f"experiment={study.experiment}")
+    with page.expect_download() as exported:
+        page.get_by_role("button", name="CSV").first.click()
+    text = Path(exported.value.path()).read_text()
+    monkeypatch.setenv("ATLAS_HOME", str(study.home))
+    assert text.strip() == atlas("compare", study.experiment, "--csv").strip()
+    assert all(run in text for run in (*study.gkd, *study.grpo))
+
+
 # -- what pages must not do
 
 
@@ -430,6 +481,35 @@ def test_every_page_is_drawn_and_photographed(width, scheme, visit, study):
     visitor = visit(width=width, scheme=scheme)
     for page in PAGES:
         runs = [study.gkd[0]] if page == "run" else [*study.gkd, *study.grpo]
-        visitor.open(page, "" if page == "runs" else "&".join(f"run={run}" for run in runs))
+        visitor.open(page, "&".join(f"run={run}" for run in runs))
         assert visitor.page.locator('[data-testid="stException"]').count() == 0, visitor.text()
-        visitor.photograph(f"{page}-{scheme}-{width}")
+        visitor.photograph(f"{page or 'runs'}-{scheme}-{width}")
+
+
+# -- live: the last tests, for the run that goes on ends in them
+
+
+def test_a_run_that_goes_on_is_followed_without_a_reload_and_no_longer_when_it_has_ended(visit, study):
+    visitor = visit()
+    page = visitor.open("compare", f"run={study.live}")
+    page.evaluate("window.loadedOnce = true")
+    page.get_by_text("(step 10 of 20)").first.wait_for()
+    study.measure(15, 0.9)
+    page.get_by_text("(step 15 of 20)").first.wait_for()
+
+    study.end_the_live_one()
+    page.get_by_text("1 succeeded").first.wait_for()
+    assert page.evaluate("window.loadedOnce")
+    quiet_for(visitor, 3 * POLL_SECONDS)
+    assert page.get_by_text("follows every two seconds").count() == 0
+
+
+def quiet_for(visitor, seconds):
+    """Waits until the server has sent nothing for so long."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    frames, since = visitor.frames, time.monotonic()
+    while time.monotonic() - since < seconds:
+        assert time.monotonic() < deadline, "the page goes on asking"
+        visitor.page.wait_for_timeout(100)
+        if visitor.frames != frames:
+            frames, since = visitor.frames, time.monotonic()
