@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
+from atlas.comparison.names import short_names
 from atlas.store import AT_REST, RunRecord, Store
 from dashboard.links import RUNS, asked_for, begin_with
 from dashboard.live import live
-from atlas.comparison.names import short_names
 from dashboard.opening import opened_store, state_of
 from dashboard.pages.cross_tokenizer_parts import completions, figures
 from dashboard.text import plain
@@ -29,7 +29,7 @@ def page() -> None:
     if not aligned:
         st.text(_NONE)
         return
-    begin_with(RUNS, aligned[:1])
+    begin_with(RUNS, aligned[:1], aligned)
     chosen = st.multiselect("Runs", aligned, key=RUNS, bind="query-params", max_selections=_MOST, help=_HELP)
     if not chosen:
         st.text(f"Choose runs, up to {_MOST}; {len(aligned)} of {len(runs)} have aligned tokens.")

@@ -22,7 +22,7 @@ from dashboard.opening import opened_store
 from dashboard.pages.samples_parts import problem_list, side_by_side
 from dashboard.text import plain
 
-_STEP, _SPLIT, _PROBLEM, _FILTER, _WORDS = "step", "split", "problem", "filter", "words"
+_STEP, _SPLIT, _PROBLEM, _FILTER, _WORDS = "step", "split", "problem", "problems", "words"
 MOST = 8
 """Evaluations that are put side by side."""
 
@@ -57,7 +57,7 @@ def _runs(store: Store) -> list[str]:
         st.text("No runs yet.")
         return []
     evaluated = store.latest_of(known, ["eval/pass_rate", "test/pass_rate"])
-    begin_with(links.RUNS, [run_id for run_id in known if evaluated[run_id]][:1])
+    begin_with(links.RUNS, [run_id for run_id in known if evaluated[run_id]][:1], known)
     unknown = [run_id for run_id in asked_for(links.RUNS) if run_id not in known]
     if unknown:
         st.warning(f"Not in this store: {plain(', '.join(unknown))}")
@@ -73,7 +73,7 @@ def _split(store: Store, run_ids: Sequence[str]) -> str | None:
     if not splits:
         st.text("No evaluated completions yet: the first come with the evaluation at step 0.")
         return None
-    begin_with(_SPLIT, splits[0])
+    begin_with(_SPLIT, splits[0], splits)
     return st.segmented_control("Split", splits, key=_SPLIT, bind="query-params", required=True)
 
 
@@ -84,7 +84,7 @@ def _evaluations(store: Store, run_ids: Sequence[str], split: str) -> list[Evalu
         st.warning(
             f"Not a step at which all of these runs were evaluated on {plain(split)}: {plain(', '.join(unknown))}"
         )
-    begin_with(_STEP, [TEST])
+    begin_with(_STEP, [TEST], steps)
     chosen = st.multiselect(
         "Steps",
         steps,
@@ -118,7 +118,7 @@ def _asked(store: Store, run_ids: Sequence[str], split: str) -> dict[str, Proble
 def _filtered(store: Store, compared: Sequence[Evaluation], asked: dict[str, Problem], split: str) -> list[str]:
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
-        begin_with(_FILTER, "all")
+        begin_with(_FILTER, "all", FILTERS)
         kind = st.segmented_control(
             "Problems", list(FILTERS), key=_FILTER, bind="query-params", required=True, help=_FILTERS_HELP
         )
@@ -146,9 +146,9 @@ def _chosen(compared: Sequence[Evaluation], shown: list[str], asked: dict[str, P
     wanted = next(iter(asked_for(_PROBLEM)), None)
     if wanted is not None and wanted not in shown:
         st.warning(f"Problem {plain(wanted)} is not among these; here is the first that is.")
-    begin_with(_PROBLEM, shown[0])
-    current = st.session_state.get(_PROBLEM) or wanted
-    st.session_state[_PROBLEM] = current if current in shown else shown[0]
+    begin_with(_PROBLEM, shown[0], shown)
+    if _PROBLEM not in st.session_state:
+        st.session_state[_PROBLEM] = wanted if wanted in shown else shown[0]
     return problem_list.choose(compared, shown, asked, _PROBLEM)
 
 

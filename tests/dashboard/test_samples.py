@@ -44,22 +44,22 @@ def test_without_a_choice_the_newest_evaluated_run_is_shown_and_is_in_the_addres
     "kind, problems", [("all", 4), ("gained", ["p1"]), ("lost", ["p2"]), ("right", 3), ("wrong", 3)]
 )
 def test_the_filters_say_what_the_first_run_is_for(show, pair, kind, problems):
-    test = show("samples", run=list(pair), filter=kind)
+    test = show("samples", run=list(pair), problems=kind)
     assert listed(test) == problems if isinstance(problems, list) else len(listed(test)) == problems
     assert "gained and lost against" in texts(test) and "(reference)" in texts(test)
 
 
 @pytest.mark.parametrize("kind", ["clipped", "unparsed"])
 def test_completions_without_an_end_or_an_answer_are_found(show, pair, lab, kind):
-    assert "No such problem" in texts(show("samples", run=list(pair), filter=kind))
+    assert "No such problem" in texts(show("samples", run=list(pair), problems=kind))
     add(lab, pair[1], sample(0, "p9", "0") | {"clipped": True, "found": False})
-    test = show("samples", run=list(pair), filter=kind)
+    test = show("samples", run=list(pair), problems=kind)
     assert listed(test) == ["p9"] and "not asked here" in texts(test)
     assert "no answer found" in texts(test) and "cut at the token limit" in texts(test)
 
 
 def test_one_run_alone_gains_nothing_and_the_page_says_what_to_do(show, pair):
-    assert "Choose a second run or step" in texts(show("samples", run=[pair[0]], filter="gained"))
+    assert "Choose a second run or step" in texts(show("samples", run=[pair[0]], problems="gained"))
 
 
 def test_one_problem_stands_side_by_side_with_what_was_asked(show, pair, lab):
@@ -79,7 +79,7 @@ def test_two_steps_of_one_run_stand_side_by_side(show, lab):
         run,
         *(sample(step, "p0", str(step // 10)) | {"split": "dev", "completion": f"at {step}"} for step in (0, 10)),
     )
-    test = show("samples", run=[run], split="dev", step=["0", "10"], filter="gained")
+    test = show("samples", run=[run], split="dev", step=["0", "10"], problems="gained")
     assert [element.value for element in test.code] == ["at 0", "at 10"]
 
 
@@ -90,7 +90,7 @@ def test_a_run_whose_problems_were_not_recorded_says_so(show, pair, lab):
 
 
 def test_next_and_previous_go_through_what_is_shown(show, pair):
-    test = show("samples", run=list(pair), filter="right")
+    test = show("samples", run=list(pair), problems="right")
     assert test.button[0].disabled
     test.button[1].click().run()
     assert test.query_params["problem"] == "p1" and "2 of 3" in texts(test)

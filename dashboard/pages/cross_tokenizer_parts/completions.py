@@ -89,8 +89,8 @@ def _chosen(kept: Mapping[str, Mapping[int, int]]) -> tuple[str, int]:
         unknown = [value for value in asked_for(name) if value not in known]
         if unknown:
             st.warning(f"There is no {name} {plain(', '.join(unknown))} here.")
-    begin_with(_STEP, _NEWEST)
-    begin_with(_SAMPLE, "1")
+    begin_with(_STEP, _NEWEST, steps)
+    begin_with(_SAMPLE, "1", samples)
     with st.container(horizontal=True):
         step = st.segmented_control("Step", steps, key=_STEP, bind="query-params", required=True, width="content")
         sample = st.segmented_control(

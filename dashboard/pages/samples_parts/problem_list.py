@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from atlas.comparison.by_problem import Evaluation, Grade
-from atlas.store.problems import Problem
 from atlas.comparison.names import short_names
+from atlas.store.problems import Problem
 from dashboard.text import visible
 
 _MOST_ROWS = 5000
@@ -19,9 +19,11 @@ def choose(compared: Sequence[Evaluation], shown: Sequence[str], asked: Mapping[
     _list(compared, shown[:_MOST_ROWS], asked, key)
     if len(shown) > _MOST_ROWS:
         st.caption(f"The list has the first {_MOST_ROWS:,}; the search and the box below find the others.")
-    place = shown.index(st.session_state[key])
+    chosen: str = st.session_state[key]
+    place = shown.index(chosen)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.selectbox("Problem", shown, key=key, bind="query-params", on_change=_draw_anew, width=320)
+        # Without a default: what equals one is left out of the address.
+        st.selectbox("Problem", shown, index=None, key=key, bind="query-params", on_change=_draw_anew, width=320)
         for label, to, icon in (("Previous", place - 1, "chevron_left"), ("Next", place + 1, "chevron_right")):
             there = 0 <= to < len(shown)
             st.button(
@@ -32,7 +34,7 @@ def choose(compared: Sequence[Evaluation], shown: Sequence[str], asked: Mapping[
                 args=(key, shown[to] if there else shown[place]),
             )
         st.caption(f"{place + 1} of {len(shown)}")
-    return shown[place]
+    return chosen
 
 
 def _list(compared: Sequence[Evaluation], shown: Sequence[str], asked: Mapping[str, Problem], key: str) -> None:

@@ -13,6 +13,8 @@ from dashboard.text import cut, plain, visible
 _LONGEST = 6000
 """Characters of a completion that are shown."""
 _LONGEST_ANSWER = 400
+_TALL, _TALL_LINES, _HEIGHT = 1200, 24, 480
+"""More characters or lines than these scroll in a box of this height, so that the columns stay side by side."""
 _MOST_SAMPLES = 4
 """Completions of one problem in one evaluation that are shown."""
 _IN_ONE_ROW, _WIDTH = 3, 368
@@ -53,7 +55,9 @@ def _sample(sample: SampleRecord, key: str) -> None:
         if sample.clipped:
             st.badge("cut at the token limit", icon=":material/content_cut:", color="orange")
         st.caption(f"{sample.tokens:,} tokens", width="content")
-    st.code(cut(visible(sample.completion), _LONGEST), language=None, wrap_lines=True)
+    high = len(sample.completion) > _TALL or sample.completion.count("\n") > _TALL_LINES
+    completion = cut(visible(sample.completion), _LONGEST)
+    st.code(completion, language=None, wrap_lines=True, height=_HEIGHT if high else "content")
     if len(sample.completion) > _LONGEST:
         st.download_button(
             "The whole completion",
