@@ -4,7 +4,7 @@ They are written in the transaction of the rows, out of the rows, and so always 
 """
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,20 @@ BLOCK_STEPS = 64
 
 Point = tuple[int, int, int, float | None, str | None]
 """One row of `metric`: run, key id, step, value, nonfinite."""
-Block = tuple[int, int]
-"""Key id and number of a block, inside one run."""
 
 _COLUMNS = "run, key_id, block, count, nonfinite, total, low, low_step, high, high_step"
-_INSERT = f"INSERT INTO metric_block ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_ADD = f"""
+    INSERT INTO metric_block ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+        count = count + excluded.count,
+        nonfinite = nonfinite + excluded.nonfinite,
+        total = CASE
+            WHEN count = 0 THEN excluded.total WHEN excluded.count = 0 THEN total ELSE total + excluded.total
+        END,
+        low = CASE WHEN low IS NULL OR excluded.low < low THEN excluded.low ELSE low END,
+        low_step = CASE WHEN low IS NULL OR excluded.low < low THEN excluded.low_step ELSE low_step END,
+        high = CASE WHEN high IS NULL OR excluded.high > high THEN excluded.high ELSE high END,
+        high_step = CASE WHEN high IS NULL OR excluded.high > high THEN excluded.high_step ELSE high_step END
+"""
 _REFRESH = f"""
     INSERT OR REPLACE INTO metric_block ({_COLUMNS})
     SELECT run, key_id, step / {BLOCK_STEPS}, count(value), count(nonfinite), sum(value),
@@ -40,37 +49,35 @@ def block_of(step: int) -> int:
     return step // BLOCK_STEPS
 
 
-def update(connection: sqlite3.Connection, run: int, points: Sequence[Point], damaged: Collection[Block]) -> None:
-    """Brings the blocks of a run up to date after these rows of it, and `latest`, were stored.
+def add(connection: sqlite3.Connection, run: int, points: Sequence[Point], newest: Mapping[int, int]) -> None:
+    """Brings the blocks of a run up to date after these rows of it were stored (of equal key and step the last holds).
 
-    Of equal key and step the last row holds.
-    `damaged` are blocks that may have lost rows. Only blocks that were there, or are damaged, are read again.
+    `newest`: key id -> the newest step that it had, or might have had, before. Blocks in which all is newer grow by it;
+    others are made from their rows.
     """
-    rows = _summaries(points)
-    there = connection.execute(
-        "SELECT key_id, block FROM metric_block "
-        "WHERE run = ?1 AND key_id IN (SELECT key_id FROM latest WHERE run = ?1) AND block >= ?2",
-        (run, min((block for _, _, block, *_ in rows), default=0)),
-    )
-    old = {*damaged, *(there if rows else ())}
-    connection.executemany(_INSERT, [row for row in rows if (row[1], row[2]) not in old])
-    again = {*damaged, *((key_id, block) for _, key_id, block, *_ in rows if (key_id, block) in old)}
-    connection.executemany(
-        _REFRESH,
-        [(run, key_id, block * BLOCK_STEPS, (block + 1) * BLOCK_STEPS - 1) for key_id, block in sorted(again)],
-    )
+    rows = [(first_step > newest.get(row[1], -1), row) for first_step, row in _summaries(points)]
+    connection.executemany(_ADD, [row for grows, row in rows if grows])
+    _refresh(connection, run, [(key_id, block) for grows, (_, key_id, block, *_) in rows if not grows])
 
 
-def rewind(connection: sqlite3.Connection, run: int, step: int) -> set[Block]:
-    """Deletes the blocks that have, or may have, steps after `step`. Returns those that may have others too."""
+def rewind(connection: sqlite3.Connection, run: int, step: int) -> None:
+    """Brings the blocks of a run up to date after its rows after `step` were deleted."""
     gone = connection.execute(
         "DELETE FROM metric_block WHERE run = ? AND block >= ? RETURNING key_id, block", (run, block_of(step))
     ).fetchall()
-    return {(key_id, block) for key_id, block in gone if block == block_of(step)}
+    _refresh(connection, run, [(key_id, block) for key_id, block in gone if block == block_of(step)])
 
 
-def _summaries(points: Sequence[Point]) -> list[tuple[Any, ...]]:
-    """The rows of `metric_block` that these points make. (In numpy: SQLite would need several times as long.)"""
+def _refresh(connection: sqlite3.Connection, run: int, blocks: Iterable[tuple[int, int]]) -> None:
+    """Makes the blocks with these key ids and numbers from their rows; none where there are no rows."""
+    connection.executemany(
+        _REFRESH,
+        [(run, key_id, block * BLOCK_STEPS, (block + 1) * BLOCK_STEPS - 1) for key_id, block in blocks],
+    )
+
+
+def _summaries(points: Sequence[Point]) -> list[tuple[int, tuple[Any, ...]]]:
+    """First step and row of every `metric_block` that these points make. (SQLite would take several times as long.)"""
     if not points:
         return []
     rows = np.fromiter(points, _POINT, len(points))
@@ -90,6 +97,8 @@ def _summaries(points: Sequence[Point]) -> list[tuple[Any, ...]]:
         extremes = extreme.reduceat(values, first)
         at = np.where(values == np.repeat(extremes, sizes), steps, np.iinfo(np.int64).max)
         columns += [extremes, np.minimum.reduceat(at, first)]
+    summaries = zip(*(column.tolist() for column in columns), strict=True)
     return [
-        row if row[3] else (*row[:5], *[None] * 5) for row in zip(*(column.tolist() for column in columns), strict=True)
+        (first_step, row if row[3] else (*row[:5], *[None] * 5))
+        for first_step, row in zip(steps[first].tolist(), summaries, strict=True)
     ]

@@ -52,17 +52,18 @@ def start_over(connection: sqlite3.Connection, run: int, stream: str) -> None:
 
 def _store_metrics(connection: sqlite3.Connection, run: int, stretch: MetricsStretch) -> None:
     changed: set[int] = set()
-    damaged: set[blocks.Block] = set()
     if stretch.rewind is not None:
-        changed, damaged = _rewind_metrics(connection, run, stretch.rewind)
-    rewritten = stretch.rewind is not None or _is_behind(connection, run, stretch)
+        changed = _rewind_metrics(connection, run, stretch.rewind)
     ids = _key_ids(connection, {point[0] for point in stretch.points})
+    newest = dict.fromkeys(changed, stretch.rewind or 0)
+    newest.update(connection.execute("SELECT key_id, step FROM latest WHERE run = ?", (run,)).fetchall())
+    rewritten = stretch.rewind is not None or _is_behind(stretch, max(newest.values(), default=0))
     changed.update(ids.values())
     points = [(run, ids[name], step, value, word) for name, step, value, word in stretch.points]
     connection.executemany(_INSERT_POINT, points)
     connection.executemany(_INSERT_CLOCKS, [(run, *clocks) for clocks in stretch.clocks])
     connection.executemany(_REFRESH_LATEST, [(run, key_id) for key_id in changed])
-    blocks.update(connection, run, points, damaged)
+    blocks.add(connection, run, points, newest)
     for kind, message in stretch.events:
         _note(connection, run, f"worker:{kind}", message)
     if stretch.progress:
@@ -88,19 +89,19 @@ def _note(connection: sqlite3.Connection, run: int, kind: str, message: str) -> 
     )
 
 
-def _is_behind(connection: sqlite3.Connection, run: int, stretch: MetricsStretch) -> bool:
-    """Whether some of it belongs before the block of the newest step that is stored."""
-    (newest,) = connection.execute("SELECT max(step) FROM latest WHERE run = ?", (run,)).fetchone()
+def _is_behind(stretch: MetricsStretch, newest: int) -> bool:
+    """Whether some of it belongs before the block of the step `newest`."""
     steps = [point[1] for point in stretch.points] + [clocks[0] for clocks in stretch.clocks]
-    return newest is not None and blocks.block_of(min(steps, default=newest)) < blocks.block_of(newest)
+    return blocks.block_of(min(steps, default=newest)) < blocks.block_of(newest)
 
 
-def _rewind_metrics(connection: sqlite3.Connection, run: int, step: int) -> tuple[set[int], set[blocks.Block]]:
-    """Deletes what came after `step`; returns the keys whose latest value went with it, and the blocks it may be in."""
+def _rewind_metrics(connection: sqlite3.Connection, run: int, step: int) -> set[int]:
+    """Deletes what came after `step`; returns the keys whose latest value went with it."""
     for table in ("metric", "clock"):
         connection.execute(f"DELETE FROM {table} WHERE run = ? AND step > ?", (run, step))
+    blocks.rewind(connection, run, step)
     gone = connection.execute("DELETE FROM latest WHERE run = ? AND step > ? RETURNING key_id", (run, step))
-    return {key_id for (key_id,) in gone}, blocks.rewind(connection, run, step)
+    return {key_id for (key_id,) in gone}
 
 
 def _key_ids(connection: sqlite3.Connection, names: set[str]) -> dict[str, int]:
