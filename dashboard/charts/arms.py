@@ -51,7 +51,13 @@ class Arms:
     @staticmethod
     def legend() -> alt.Legend:
         return alt.Legend(
-            orient="top", symbolSize=130, symbolStrokeWidth=2.5, symbolOpacity=1, labelFontSize=13, labelLimit=260
+            orient="top",
+            symbolSize=130,
+            symbolStrokeWidth=2.5,
+            symbolOpacity=1,
+            labelFontSize=13,
+            labelLimit=160,
+            columns=6,
         )
 
 

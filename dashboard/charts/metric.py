@@ -55,7 +55,9 @@ def _spec(name: str, arms: tuple[str, ...], axis: Axis, log: bool, tables: tuple
     y = alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(format="~g", tickCount=5))
     look = Arms(arms)
     colour = look.colour(
-        alt.Legend(orient="bottom", columns=4, symbolOpacity=1, symbolType="stroke", symbolStrokeWidth=3)
+        alt.Legend(
+            orient="bottom", columns=3, labelLimit=100, symbolOpacity=1, symbolType="stroke", symbolStrokeWidth=3
+        )
     )
     clock = alt.Tooltip("clock:Q", title=axis.title, format=".4~g")
     value = alt.Tooltip("value:Q", title=name, format=".5~g")

@@ -112,7 +112,8 @@ def test_the_chart_has_bands_seeds_the_teacher_step_0_and_targets(show, study):
 
 def test_another_clock_moves_the_points(show, study):
     def readings(**more):
-        return list(chart(show("compare", **{EXPERIMENT: study.id}, **more), "Pass rate on dev")["datasets"]["seeds"]["clock"])
+        page = show("compare", **{EXPERIMENT: study.id}, **more)
+        return list(chart(page, "Pass rate on dev")["datasets"]["seeds"]["clock"])
 
     assert readings(clock="step")[:3] == [0, 10, 20]
     assert readings(clock="rollouts")[:3] == [0, 80, 160]
