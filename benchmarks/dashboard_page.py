@@ -16,6 +16,7 @@ Stores are made in a temporary folder, or kept in FOLDER (1.1 GB) and used again
 
 import argparse
 import json
+import logging
 import os
 import resource
 import statistics
@@ -27,7 +28,6 @@ from typing import Any
 
 import streamlit as st
 from dashboard_store import HARD, MILD, Size, build, go_on
-from streamlit.logger import set_log_level
 from streamlit.testing.v1 import AppTest
 
 from atlas.comparison.collect import collect
@@ -43,7 +43,7 @@ Seconds = tuple[float, float]
 
 
 def main() -> None:
-    set_log_level("ERROR")  # Else Streamlit warns at every choice that there is no browser.
+    logging.disable(logging.WARNING)  # Streamlit warns at every choice that there is no browser.
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--folder", type=Path)
