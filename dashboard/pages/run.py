@@ -1,13 +1,13 @@
 """One run: how it goes, why it failed, what it was made of. Twins: `atlas show`, `atlas logs`, `atlas metrics`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import streamlit as st
 
 from atlas.errors import NotFoundError
 from atlas.store import AT_REST, Store
-from dashboard.links import RUNS, asked_for
+from dashboard.links import RUNS, asked_for, begin_with
 from dashboard.live import live
 from dashboard.opening import opened_store, problem, state_of
 from dashboard.pages.run_parts.curves import choose_clock, choose_curves, show_curves, show_resources
@@ -24,31 +24,35 @@ def page() -> None:
         st.subheader("No runs yet")
         st.code("atlas submit specs/quickstart/experiment.yaml", language=None)
         return
-    _find(store)
-    run_id = st.selectbox(
-        "Run", [run.id for run in runs], index=None, key=RUNS, bind="query-params", placeholder="Choose a run"
-    )
+    ids = [run.id for run in runs]
+    _find(store, ids)
+    run_id = st.selectbox("Run", ids, index=None, key=RUNS, bind="query-params", placeholder="Choose a run")
     if run_id is None:
         return
     live(lambda: _head(store, run_id), lambda: _goes_on(store, run_id))
+    begin_with("view", _VIEWS[0], _VIEWS)
     view = st.segmented_control(
-        "View", _VIEWS, default="curves", key="view", bind="query-params", label_visibility="collapsed"
+        "View", _VIEWS, required=True, key="view", bind="query-params", label_visibility="collapsed"
     )
-    live(_view(store, run_id, view or "curves"), lambda: _goes_on(store, run_id))
+    live(_view(store, run_id, view or _VIEWS[0]), lambda: _goes_on(store, run_id))
 
 
-def _find(store: Store) -> None:
-    """An address may name a run as the command line may: by its name, or by the beginning of its id."""
+def _find(store: Store, known: Sequence[str]) -> None:
+    """An address may name a run as the command line may: by its name, or by the beginning of its id. Without one, the
+    first that was chosen on another page."""
     asked = asked_for(RUNS)
-    if not asked:
-        return
-    try:
-        run = store.run(asked[0])
-    except NotFoundError as error:
-        problem("There is no such run", error)
-        return
-    if asked != [run.id] and RUNS not in st.session_state:
-        st.query_params[RUNS] = run.id
+    if RUNS in st.session_state:
+        begin_with(RUNS, "", known)
+        st.session_state[RUNS] = st.session_state[RUNS] or None
+    elif asked:
+        try:
+            found = store.run(asked[0]).id
+        except NotFoundError as error:
+            problem("There is no such run", error)
+            return
+        if asked != [found]:
+            st.query_params[RUNS] = found
+            st.rerun()
 
 
 def _head(store: Store, run_id: str) -> None:

@@ -10,16 +10,17 @@ from atlas.comparison.wording import counted_noun
 from atlas.errors import AtlasError
 from atlas.store import AT_REST, STATES, ExperimentRecord, Store
 from atlas.store.overview import overviews
-from dashboard.links import EXPERIMENT, RUNS, address
+from dashboard.links import RUNS, address, begin_with
 from dashboard.live import live
 from dashboard.opening import opened_store, problem, state_of
-from dashboard.pages.runs_parts.chosen import choose, chosen, clear
-from dashboard.pages.runs_parts.experiments import show_experiments
+from dashboard.pages.runs_parts.chosen import choose, chosen, clear, take_over
+from dashboard.pages.runs_parts.experiments import EXPERIMENTS, show_experiments
 from dashboard.pages.runs_parts.rows import GROUPS, SORTS, Asked, Row, shown
 from dashboard.pages.runs_parts.table import csv, show_table
 from dashboard.states import with_sign
 from dashboard.text import plain
 
+_VIEWS = ("runs", "experiments")
 _GROUPS_DRAWN = 12
 """Tables on one page; what is in none of them is said."""
 
@@ -31,15 +32,18 @@ def page() -> None:
         st.text("Submit a job or an experiment; it appears here when the page is loaded again.")
         st.code("atlas submit specs/quickstart/experiment.yaml", language=None)
         return
+    take_over()
+    begin_with("view", _VIEWS[0], _VIEWS)
     view = st.segmented_control(
-        "View", ["runs", "experiments"], default="runs", key="view", bind="query-params", label_visibility="collapsed"
+        "View", _VIEWS, key="view", bind="query-params", required=True, label_visibility="collapsed"
     )
-    asked = _asked(_experiments(store)) if view != "experiments" else None
+    asked = _asked(_experiments(store)[0]) if view != "experiments" else None
     live(lambda: _body(store, asked), lambda: _goes_on(store))
 
 
 def _asked(experiments: Sequence[ExperimentRecord]) -> Asked:
     """The filters: outside of what is drawn again and again, so that nobody's typing is disturbed."""
+    known = [record.id for record in experiments]
     words, state, experiment, sort, group = st.columns([3, 2, 3, 1.5, 1.5])
     return Asked(
         words=words.text_input(
@@ -48,8 +52,8 @@ def _asked(experiments: Sequence[ExperimentRecord]) -> Asked:
         states=state.multiselect("State", STATES, key="state", bind="query-params", placeholder="all"),
         experiments=experiment.multiselect(
             "Experiment",
-            [record.id for record in experiments],
-            key=EXPERIMENT,
+            known,
+            key=EXPERIMENTS,
             bind="query-params",
             placeholder="all",
         ),
@@ -59,7 +63,9 @@ def _asked(experiments: Sequence[ExperimentRecord]) -> Asked:
 
 
 def _body(store: Store, asked: Asked | None) -> None:
-    experiments = _experiments(store)
+    experiments, unreadable = _experiments(store)
+    if unreadable is not None:
+        problem("The experiments cannot be read", unreadable)
     runs = store.runs()
     rows = [Row(of, state_of(store, of.run)) for of in overviews(store, runs, experiments)]
     polling = any(row.state not in AT_REST for row in rows)
@@ -127,15 +133,14 @@ def _goes_on(store: Store) -> bool:
     return any(state_of(store, run) not in AT_REST for run in store.runs(states=set(STATES) - AT_REST))
 
 
-def _experiments(store: Store) -> list[ExperimentRecord]:
-    """None of them where one cannot be read, which is then said."""
+def _experiments(store: Store) -> tuple[list[ExperimentRecord], AtlasError | None]:
+    """All of them, or none and why one cannot be read."""
     folder = store.home / "experiments"
     try:
         changed = folder.stat().st_mtime_ns if folder.is_dir() else 0
-        return _read_experiments(store.home.as_posix(), changed, store)
+        return _read_experiments(store.home.as_posix(), changed, store), None
     except AtlasError as error:
-        problem("The experiments cannot be read", error)
-        return []
+        return [], error
 
 
 @st.cache_data(max_entries=2, show_spinner=False)

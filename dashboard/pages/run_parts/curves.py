@@ -11,7 +11,7 @@ from atlas.store import RunRecord, Store
 from dashboard.charts.one_run import Line, panel
 from dashboard.clocks import CLOCKS, Axis
 from dashboard.curves import Curve, curves
-from dashboard.links import CLOCK, METRIC
+from dashboard.links import CLOCK, METRIC, begin_with
 from dashboard.pages.compare_parts.drawn import chart
 from dashboard.text import plain
 
@@ -53,6 +53,8 @@ _RESOURCES = (
 def choose_curves(names: Sequence[str]) -> tuple[list[str], str]:
     """(metrics, name of the clock) that the visitor wants; the metrics empty for the usual ones."""
     left, right = st.columns([4, 1])
+    if METRIC in st.session_state:
+        begin_with(METRIC, [], names)
     metrics = left.multiselect(
         "Metrics", list(names), key=METRIC, bind="query-params", placeholder="the usual ones, or choose"
     )
@@ -61,6 +63,8 @@ def choose_curves(names: Sequence[str]) -> tuple[list[str], str]:
 
 def choose_clock(place: DeltaGenerator) -> str:
     """The name of the clock that the visitor wants."""
+    if CLOCK in st.session_state:
+        begin_with(CLOCK, "step", list(CLOCKS))
     names = ["step", *(name for name in CLOCKS if name != "step")]
     return place.selectbox("Over", names, key=CLOCK, bind="query-params")
 

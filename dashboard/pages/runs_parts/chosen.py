@@ -22,8 +22,15 @@ def chosen() -> list[str]:
 
 
 def choose(run_ids: Sequence[str]) -> None:
-    """Instead of what was chosen before."""
-    st.query_params[RUNS] = list(run_ids)
+    """Instead of what was chosen before. The other pages take it over from the session."""
+    st.query_params[RUNS] = st.session_state[RUNS] = list(run_ids)
+
+
+def take_over() -> None:
+    """What was chosen on another page, where the address says nothing."""
+    held = st.session_state.get(RUNS)
+    if held and not asked_for(RUNS):
+        choose([held] if isinstance(held, str) else held)
 
 
 def clear() -> None:

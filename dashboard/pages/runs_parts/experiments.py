@@ -14,6 +14,8 @@ from dashboard.links import EXPERIMENT, address
 from dashboard.pages.runs_parts.rows import Row
 from dashboard.states import with_sign
 
+EXPERIMENTS = "of"
+"""Query parameter of the page of runs: show only those of these experiments."""
 _ROW_PIXELS, _ROWS = 32, 24
 
 
@@ -39,7 +41,7 @@ def _cells(record: ExperimentRecord, states: dict[str, str]) -> dict[str, Any]:
     ended = sum(counts[state] for state in ("succeeded", "failed", "cancelled", "lost"))
     return {
         "compare": address("compare", **{EXPERIMENT: record.id}),
-        "runs": address("", **{EXPERIMENT: record.id}),
+        "runs": address("", **{EXPERIMENTS: record.id}),
         "ended": 100 * ended / max(1, len(record.run_ids)),
         "states": ", ".join(f"{counts[state]} {with_sign(state)}" for state in (*STATES, "gone") if counts[state]),
         "arms": ", ".join(dict.fromkeys(member.arm for member in record.runs)),
