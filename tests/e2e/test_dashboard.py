@@ -452,7 +452,7 @@ def drawn(page):
     return paths.evaluate_all("paths => paths.map(path => path.getAttribute('d'))")
 
 
-def test_the_exported_table_is_what_the_command_line_prints(visit, study, monkeypatch):
+def test_the_exported_table_is_what_the_command_line_prints_and_charts_are_saved_as_pictures(visit, study, monkeypatch):
     page = visit().open("compare", f"experiment={study.experiment}")
     with page.expect_download() as exported:
         page.get_by_role("button", name="CSV").first.click()
@@ -460,6 +460,20 @@ def test_the_exported_table_is_what_the_command_line_prints(visit, study, monkey
     monkeypatch.setenv("ATLAS_HOME", str(study.home))
     assert text.strip() == atlas("compare", study.experiment, "--csv").strip()
     assert all(run in text for run in (*study.gkd, *study.grpo))
+
+    for kind, beginning in (("SVG", b"<svg"), ("Download as PNG", b"\x89PNG")):
+        with page.expect_download() as saved:
+            page.get_by_role("button", name=kind).first.press("Enter")
+        assert Path(saved.value.path()).read_bytes().startswith(beginning)
+
+
+def test_pages_are_reached_by_keyboard(visit):
+    page = visit().open("")
+    for expected in ("Skip to main content", "Runs", "Compare"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.innerText") == expected
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/compare*")
 
 
 # -- what pages must not do
