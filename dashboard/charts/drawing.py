@@ -32,11 +32,10 @@ class Drawing:
 
 def layered(layers: Sequence[alt.Chart], height: int, *params: alt.Parameter) -> dict[str, Any]:
     """The specification of these layers. As wide as there is room; the height is that of the plot, without axes and
-    legend. Makes the last layer hold the `params`."""
-    *below, top = layers
-    found = (
-        alt.layer(*below, top.add_params(*params) if params else top).properties(height=height).to_dict(validate=False)
-    )
+    legend. The `params` are held by the last layer that has a colour by field: a legend obeys only those of its own."""
+    coloured = [place for place, layer in enumerate(layers) if isinstance(layer.encoding.color, alt.Color)]
+    drawn = [layer.add_params(*params) if coloured[-1:] == [place] else layer for place, layer in enumerate(layers)]
+    found = alt.layer(*drawn).properties(height=height).to_dict(validate=False)
     assert isinstance(found, dict)
     return {**found, "autosize": {"type": "fit-x", "contains": "padding"}}
 

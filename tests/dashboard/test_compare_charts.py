@@ -51,6 +51,14 @@ def test_the_pass_rate_is_drawn_over_every_clock(two_arms, clock):
     assert clock in drawing.alt
 
 
+def test_the_legend_highlights_arms_even_where_the_topmost_layer_has_no_colour_of_arms(lab):
+    comparison = collect(lab.store, [lab.run("gkd", 0, [0.2, "NaN", 0.5])])
+    drawing = pass_rate_chart(comparison, STEP, comparison.arms)
+    (parameter,) = drawing.spec["params"]
+    (holder,) = [layer for layer in drawing.spec["layer"] if layer.get("name") in parameter["views"]]
+    assert holder["encoding"]["color"]["field"] == "arm" and holder["encoding"]["color"]["legend"]
+
+
 def test_the_band_goes_from_the_lowest_to_the_highest_seed(two_arms):
     bands = pass_rate_chart(two_arms, STEP, two_arms.arms).tables["bands"]
     middle = bands[(bands["arm"] == "gkd") & (abs(bands["clock"] - 10) < 0.06)].iloc[0]

@@ -9,7 +9,7 @@ def chart(drawing: Drawing, name: str, heading: str) -> None:
     """Draws it under its heading (Markdown) and a link to SVG, which is made when it is asked for. PNG is in the
     chart's own toolbar."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(heading, width="stretch")
+        st.markdown(heading, width="content")
         st.download_button(
             "SVG",
             data=lambda: drawing.svg(),
