@@ -3,13 +3,14 @@
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from atlas.cli.options import POLL_SECONDS, Json, RunOrExperiment, RunReference
-from atlas.errors import UsageError
+from atlas.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from atlas.store import RunRecord, Store
@@ -26,7 +27,7 @@ def list_runs(
     """List runs, newest first."""
     from atlas.cli.experiments import list_experiments
     from atlas.cli.stores import settled_store
-    from atlas.cli.tables import run_document
+    from atlas.cli.tables import overview_documents
     from atlas.store import STATES
 
     if state is not None and state not in STATES:
@@ -37,7 +38,7 @@ def list_runs(
         return
     runs = store.runs(states=(state,) if state else None, name=name, tag=tag, limit=limit)
     if as_json:
-        typer.echo(json.dumps([run_document(store, run) for run in runs], indent=2))
+        typer.echo(json.dumps(overview_documents(store, runs), indent=2))
         return
     if not runs:
         typer.echo("no runs; `atlas submit SPEC` starts one", err=True)
@@ -55,7 +56,7 @@ def show(
     """Show a run (state, failure, evaluations, newest metrics, events), or the runs of an experiment."""
     from atlas.cli.experiments import memberships, named, show_experiment
     from atlas.cli.stores import settled_store
-    from atlas.cli.tables import run_document
+    from atlas.cli.tables import overview_documents
     from atlas.store import ExperimentRecord
 
     store = settled_store()
@@ -65,12 +66,13 @@ def show(
     elif spec:
         _print_spec(run, as_json)
     elif as_json:
-        document = run_document(store, run)
+        [document] = overview_documents(store, [run])
         document["events"] = [event.model_dump(mode="json") for event in store.events(run.id)]
         document["spec"] = json.loads(store.spec(run.id))
         document["experiments"] = [
             {"id": record.id, "arm": arm, "seed": seed} for record, arm, seed in memberships(store, run.id)
         ]
+        document |= _files_document(Path(run.run_dir))
         typer.echo(json.dumps(document, indent=2))
     else:
         _print_run(store, run)
@@ -144,6 +146,25 @@ def _print_runs(store: "Store", runs: "list[RunRecord]") -> None:
             duration(time.time() - run.created_seconds),
         )
     console_for(sys.stdout).print(table)
+
+
+def _files_document(run_dir: Path) -> dict[str, Any]:
+    """`environment` of the newest attempt ({} before the first; null if it cannot be read, which is then said on
+    stderr), and the `checkpoints` on disk."""
+    from atlas import run_files
+
+    try:
+        environment: dict[str, Any] | None = run_files.environment(run_dir)
+    except StoreError as error:
+        environment = None
+        typer.echo(f"warning: {error}", err=True)
+    return {
+        "environment": environment,
+        "checkpoints": [
+            {**asdict(files), "complete": files.complete, "path": str(run_dir / "checkpoints" / files.name)}
+            for files in run_files.checkpoints(run_dir)
+        ],
+    }
 
 
 def _print_spec(run: "RunRecord", as_json: bool) -> None:

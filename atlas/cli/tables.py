@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -109,11 +109,27 @@ def run_document(store: Store, run: RunRecord) -> dict[str, Any]:
     return {
         **run.model_dump(mode="json"),
         "exit_code_of_cli": exit_code(run),
-        "latest": {name: value if math.isfinite(value) else str(value) for name, value in store.latest(run.id).items()},
+        "latest": _finite(store.latest(run.id)),
         "summary": None
         if summary is None
         else {name: vars(getattr(summary, name)) for name in ("first", "peak", "last")},
     }
+
+
+def overview_documents(store: Store, runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """What the dashboard's table shows of each run, as JSON: `run_document` with `seed`, `experiment`, `arm`, `score`
+    (on test where that was scored, else the newest evaluation), `evaluations` and `device_seconds`."""
+    from atlas.store.overview import overviews
+
+    found = []
+    for of in overviews(store, runs, store.experiments()):
+        document = run_document(store, of.run)
+        document |= {"seed": of.seed, "experiment": of.experiment, "arm": of.arm}
+        document["score"] = of.score and _finite(asdict(of.score))
+        document["evaluations"] = [_finite({"step": step, "pass_rate": rate}) for step, rate in of.evaluations]
+        document |= {"device_seconds": of.device_seconds, "on_gpu": of.on_gpu}
+        found.append(document)
+    return found
 
 
 def steps_done(run: RunRecord) -> str:
@@ -129,6 +145,14 @@ def rate_with_interval(metrics: Mapping[str, float], name: str = "eval/pass_rate
         return ""
     low, high = metrics.get(f"{name}_low", math.nan), metrics.get(f"{name}_high", math.nan)
     return percent_with_interval(metrics[name], low, high)
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: they are words."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
 
 
 def failure_text(run: RunRecord) -> str:
