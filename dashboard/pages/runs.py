@@ -16,7 +16,7 @@ from dashboard.opening import opened_store, problem, state_of
 from dashboard.pages.runs_parts.chosen import choose, chosen, clear, take_over
 from dashboard.pages.runs_parts.experiments import EXPERIMENTS, show_experiments
 from dashboard.pages.runs_parts.rows import GROUPS, SORTS, Asked, Row, shown
-from dashboard.pages.runs_parts.table import csv, show_table
+from dashboard.pages.runs_parts.table import csv, layout_of, show_table
 from dashboard.states import with_sign
 from dashboard.text import plain
 
@@ -78,10 +78,12 @@ def _body(store: Store, asked: Asked | None) -> None:
     _actions(rows, visible, polling)
     if not visible:
         st.text("No run meets all of these conditions.")
+        return
+    layout = layout_of(visible)
     for name, of_group in groups[:_GROUPS_DRAWN]:
         if asked.group != "none":
             st.markdown(f"**{plain(name)}** · {_counts(of_group)}")
-        show_table(name, of_group)
+        show_table(name, of_group, layout)
     if len(groups) > _GROUPS_DRAWN:
         left = sum(len(of_group) for _, of_group in groups[_GROUPS_DRAWN:])
         st.caption(f"{len(groups) - _GROUPS_DRAWN} more groups with {counted_noun(left, 'run')}: filter to see them.")

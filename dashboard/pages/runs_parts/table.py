@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,36 @@ from dashboard.text import visible
 ROWS = 24
 """Of a table that are seen at once; the others scroll."""
 _ROW_PIXELS, _CHARACTERS, _POINTS = 32, 200, 60
+_OPTIONAL = ("gpu", "cpu", "arm", "experiment", "notes", "tags")
 
 
-def show_table(name: str, rows: Sequence[Row]) -> None:
+@dataclass(frozen=True)
+class Layout:
+    """What the tables of one page have in common, so that their columns stand under one another."""
+
+    columns: dict[str, Any]
+    empty: frozenset[str]
+    """Columns in which no table has anything."""
+    cpu_seconds: float
+    """Of the unit for runs without a GPU."""
+
+
+def layout_of(rows: Sequence[Row]) -> Layout:
+    """Of the tables that hold these rows."""
+    name, seconds = _cpu_unit(rows)
+    frame = pd.DataFrame([_cells(row, seconds) for row in rows])
+    empty = [column for column in _OPTIONAL if not _any(frame[column])]
+    return Layout(_columns(rows, name), frozenset(empty), seconds)
+
+
+def show_table(name: str, rows: Sequence[Row], layout: Layout) -> None:
     """The runs, with boxes to choose them."""
-    cpu_unit = _cpu_unit(rows)
-    frame = pd.DataFrame([_cells(row, cpu_unit) for row in rows])
-    empty = [column for column in ("gpu", "cpu", "arm", "experiment", "notes", "tags") if not _any(frame[column])]
+    frame = pd.DataFrame([_cells(row, layout.cpu_seconds) for row in rows])
     choosing_table(
         name,
-        frame.drop(columns=empty),
+        frame.drop(columns=list(layout.empty)),
         [row.id for row in rows],
-        column_config=_columns(rows, cpu_unit[0]),
+        column_config=layout.columns,
         height=_ROW_PIXELS * (min(len(rows), ROWS) + 1) + 3,
         row_height=_ROW_PIXELS,
         placeholder="",
@@ -72,7 +91,7 @@ def csv(rows: Sequence[Row]) -> str:
     return str(pd.DataFrame(found).map(_harmless).to_csv(index=False))
 
 
-def _cells(row: Row, cpu_unit: tuple[str, float]) -> dict[str, Any]:
+def _cells(row: Row, cpu_seconds: float) -> dict[str, Any]:
     run, score, seconds = row.of.run, row.of.score, row.of.device_seconds
     return {
         "run": address("run", **{RUNS: run.id}),
@@ -85,7 +104,7 @@ def _cells(row: Row, cpu_unit: tuple[str, float]) -> dict[str, Any]:
         "on": None if score is None else f"{score.split} @{'?' if score.step is None else score.step}",
         "curve": _thinned([100 * rate for _, rate in row.of.evaluations if math.isfinite(rate)]),
         "gpu": seconds / 3600 if seconds is not None and row.of.on_gpu else None,
-        "cpu": seconds / cpu_unit[1] if seconds is not None and not row.of.on_gpu else None,
+        "cpu": seconds / cpu_seconds if seconds is not None and not row.of.on_gpu else None,
         "created": pd.Timestamp(run.created_seconds, unit="s", tz="UTC"),
         "models": _cut(
             f"{Path(run.student).name} ← {Path(run.teacher).name}" if run.teacher else Path(run.student).name
@@ -108,16 +127,16 @@ def _columns(rows: Sequence[Row], cpu_unit: str) -> dict[str, Any]:
             pinned=True,
             width=_width([row.id for row in rows], 300),
         ),
-        "state": column.TextColumn("state", width=160),
+        "state": column.TextColumn(
+            "state", width=_width((with_sign(row.state, row.of.run.reason) for row in rows), 190)
+        ),
         "done": column.ProgressColumn("done", min_value=0, max_value=100, format="%d %%", width=95, color=COLOURS[0]),
         "step": column.TextColumn(
             "step", help="Of the planned ones, and what the worker is doing", width=_width(map(_progress, rows), 190)
         ),
         "method": column.TextColumn("method", width=65),
         "rate": column.NumberColumn("pass rate (%)", format="%.1f", width=92),
-        "interval": column.TextColumn(
-            "95 % of it", help="Wilson's 95 % interval of the pass rate, in percent", width=72
-        ),
+        "interval": column.TextColumn("95 % interval", help="Of the pass rate, Wilson's, in percent", width=92),
         "on": column.TextColumn("scored on", help="Test where it was scored, else the newest on dev; @ step", width=80),
         "curve": column.LineChartColumn(
             f"evals {bottom:.0f}–{top:.0f} %",
@@ -141,7 +160,7 @@ def _columns(rows: Sequence[Row], cpu_unit: str) -> dict[str, Any]:
 
 def _width(texts: Iterable[str], most: int) -> int:
     """Pixels that the longest of these takes."""
-    return min(most, 20 + round(6.9 * max(map(len, texts), default=0)))
+    return min(most, 16 + round(6.5 * max(map(len, texts), default=0)))
 
 
 def _range(rows: Sequence[Row]) -> tuple[float, float]:
