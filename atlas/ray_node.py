@@ -51,6 +51,12 @@ def withdraw(handle: str) -> bool:
     return _remove(_ticket(handle))
 
 
+def stop(handle: str) -> None:
+    """Lets the node ask the worker and all that it started to stop, for when Ray cannot be told to."""
+    with suppress(FileNotFoundError), open(_lease(handle), "r+") as lease:
+        lease.write("stop")
+
+
 def kill(handle: str) -> None:
     """Lets the node kill the worker and all that it started."""
     _remove(_lease(handle))
@@ -101,9 +107,12 @@ def _watch(handle: str, worker: "subprocess.Popen[bytes]") -> int:
 
 
 def _keep(handle: str) -> None:
-    """Changes the lease instead of looking at it: network file systems remember what they saw. Other errors pass."""
+    """Changes the lease before reading it: network file systems remember what they saw. Other errors pass."""
     try:
         os.utime(_lease(handle))
+        if _lease(handle).read_bytes():
+            os.truncate(_lease(handle), 0)
+            os.killpg(os.getpgrp(), signal.SIGTERM)
     except FileNotFoundError:
         _kill_group()
     except OSError:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import atlas
 from atlas.errors import ExecutorError
 from atlas.executors import RayExecutor
 
@@ -40,7 +41,8 @@ class RayCluster:
             "--dashboard-agent-listen-port": self.agent,
             "--num-gpus": gpus,
             "--num-cpus": cpus,
-            "--temp-dir": self.folder,
+            # Of its own: Ray refuses to start a head again while it sees nodes of the old one on this machine.
+            "--temp-dir": tempfile.mkdtemp(dir=self.folder),
         }
         self._start("--head", "--dashboard-host=127.0.0.1", "--include-dashboard=true", **options)
         self.wait_for(lambda: self.resources().get("CPU") == cpus)
@@ -104,6 +106,22 @@ class RayCluster:
     def environment(self) -> dict[str, str]:
         """For the cluster and for those who use it."""
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def stand_in(folder: Path, worker: str) -> str:
+    """A Python whose Atlas has this worker. A cluster's nodes have the environment that they were started with."""
+    package = folder / "stand-in/atlas"
+    shutil.copytree(Path(atlas.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "worker.py").write_text(worker)
+    return python_with(folder, package.parent)
+
+
+def python_with(folder: Path, path: Path) -> str:
+    """A Python that looks for packages in this folder first."""
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
 
 
 def working_cluster(monkeypatch: pytest.MonkeyPatch) -> RayCluster:

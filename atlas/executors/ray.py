@@ -188,18 +188,15 @@ class RayExecutor(Executor):
         return []
 
     def terminate(self, handle: str, force: bool = False) -> None:
-        """Ray's own stop says yes to a job that waits, and does nothing: its ticket is taken away, without which it
-        ends as soon as it begins. Ray has no way to kill a worker that it has let stop: its node does it."""
-        status = self._status(handle)
-        if status not in (_PENDING, _RUNNING):
-            if force and _holds_its_directory(handle):
-                ray_node.kill(handle)
-            return
-        never_begins = ray_node.withdraw(handle)
+        """Ray's own stop says yes to a job that waits, and leaves it waiting: its ticket is taken away, without which
+        it ends as soon as it begins. Ray has no way to kill a worker that it has let stop: its node does it."""
+        if self._status(handle) in (_PENDING, _RUNNING):
+            ray_node.withdraw(handle)
+            self._call(f"/api/jobs/{Path(handle).name}/stop", {})
+        elif _holds_its_directory(handle):
+            ray_node.stop(handle)
         if force:
             ray_node.kill(handle)
-        if status == _RUNNING or not never_begins:
-            self._call(f"/api/jobs/{Path(handle).name}/stop", {})
 
     def _entrypoint(self, handle: str) -> list[str]:
         return [self.python, "-P", "-m", ray_node.__name__, handle]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray_cluster import python_with
 
 import atlas
 from atlas.errors import ExecutorError
@@ -33,17 +34,16 @@ def say(name, text):
 PACKAGE = Path(atlas.__file__).parent
 
 
-@pytest.fixture(params=["local", "container", "ray"])
+@pytest.fixture(params=["local", "container", "ray", "slurm"])
 def executor(request, tmp_path):
     if request.param == "local":
         return LocalExecutor()
     if request.param == "container":
         return request.getfixturevalue("podman")
-    # A cluster's nodes have the environment that they were started with.
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}/stub exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    return request.getfixturevalue("ray_cluster").executor.model_copy(update={"python": str(python)})
+    if request.param == "slurm":
+        return request.getfixturevalue("slurm").executor
+    python = python_with(tmp_path, tmp_path / "stub")
+    return request.getfixturevalue("ray_cluster").executor.model_copy(update={"python": python})
 
 
 @pytest.fixture
