@@ -500,6 +500,7 @@ def test_every_page_is_drawn_and_photographed(scheme, visit, study):
         runs = [study.gkd[0]] if page == "run" else [*study.gkd, *study.grpo]
         visitor.open(page, "&".join(f"run={run}" for run in runs))
         assert visitor.page.locator('[data-testid="stException"]').count() == 0, visitor.text()
+        assert "nan" not in visitor.text().split(), "an interval that was not recorded"
         for width in (1280, 2560):
             visitor.photograph(f"{page or 'runs'}-{scheme}-{width}", width)
 

@@ -1,5 +1,6 @@
 """Which run it is, how it stands, and what to do about it."""
 
+import math
 import time
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def _tiles(run: RunRecord, state: str, of: Overview) -> None:
     ]
     if score:
         at = "" if score.step is None else f" at step {score.step}"
-        tiles[2] = (tiles[2][0], f"{100 * score.pass_rate:.1f}", f"{100 * score.low:.0f} – {100 * score.high:.0f}{at}")
+        known = math.isfinite(score.low) and math.isfinite(score.high)
+        interval = f"{100 * score.low:.0f} – {100 * score.high:.0f}" if known else ""
+        tiles[2] = (tiles[2][0], f"{100 * score.pass_rate:.1f}", f"{interval}{at}".strip())
     if of.device_seconds is not None:
         unit, seconds = _unit(of.device_seconds, of.on_gpu)
         gpus = f"GPU {', '.join(map(str, run.gpus))}" if run.gpus else "no GPU"
