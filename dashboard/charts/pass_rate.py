@@ -241,7 +241,7 @@ def _level_table(levels: Sequence[Level], plot: _Plot) -> pd.DataFrame:
             "kind": [level.kind for level in levels],
             "rate": rates,
             "inside": pd.Series(inside, dtype=bool),
-            "at": _apart([min(max(rate, plot.bottom), plot.top) for rate in rates], gap, plot.top),
+            "at": _apart(rates, gap, plot.bottom, plot.top),
         }
     )
 
@@ -256,13 +256,13 @@ def _rule(name: str, plot: _Plot, dashes: list[int]) -> alt.Chart:
     return rule.encode(y=plot.y(), tooltip=[alt.Tooltip("text:N", title="level")])
 
 
-def _apart(rates: Sequence[float], gap: float, top: float) -> list[float]:
-    """Where the names go: at their levels, pushed apart where these are close, and down from the upper edge."""
-    order = sorted(range(len(rates)), key=lambda i: rates[i])  # of equals, the first is lowest
+def _apart(rates: Sequence[float], gap: float, bottom: float, top: float) -> list[float]:
+    """Where the names go: at their levels, or the edge nearest to it, pushed apart where these are close."""
+    order = sorted(range(len(rates)), key=lambda i: rates[i])
     at = [0.0] * len(rates)
     lowest = -np.inf
     for i in order:
-        at[i] = lowest = max(rates[i], lowest + gap)
+        at[i] = lowest = max(rates[i], bottom, lowest + gap)
     highest = top
     for i in reversed(order):
         at[i] = min(at[i], highest)

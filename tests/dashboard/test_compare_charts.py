@@ -69,7 +69,7 @@ def test_zoomed_to_the_runs_the_teacher_is_named_at_the_edge(two_arms):
     drawing = valid(pass_rate_chart(two_arms, STEP, two_arms.arms, fit=True))
     levels = drawing.tables["levels"].set_index("text")
     assert "↑ teacher 90.0 %" in levels.index
-    assert levels["at"].max() < 70
+    assert levels["at"].idxmax() == "↑ teacher 90.0 %" and levels["at"].max() < 70
 
 
 def test_names_of_levels_do_not_overlap(two_arms):
