@@ -1,6 +1,6 @@
 """The pass rate over a clock: who gets how far, and when.
 
-E evaluations, G points of a band.
+One chart of layers; their tables are made in `evaluations.py` and `levels.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,36 +9,19 @@ from functools import lru_cache
 from typing import Any
 
 import altair as alt
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from atlas.analysis.curves import band
-from atlas.analysis.intervals import wilson
-from atlas.comparison.arms import counted
-from atlas.comparison.model import ArmResult, Comparison, FloatArray, RunResult
+from atlas.comparison.model import ArmResult, Comparison
 from atlas.comparison.rows import target_name
-from atlas.report.chart import baseline_rate, split_of, teacher_rate
+from atlas.report.chart import split_of
 from dashboard.charts.arms import Arms, highlight, lit, places
 from dashboard.charts.drawing import Drawing, layered, table, unchecked
+from dashboard.charts.evaluations import evaluation_points, evaluations_without_a_number, seed_bands
+from dashboard.charts.levels import Level, level_table, level_text, levels_of
 from dashboard.charts.look import INK
 from dashboard.clocks import Axis
 
 HEIGHT = 440
-_LABEL_HEIGHT = 15
-"""Pixels of a label's line."""
-_DRAWN = 400
-"""Evaluations of a run that are drawn, at most."""
-
-
-@dataclass(frozen=True)
-class Level:
-    """A pass rate that is drawn across the chart."""
-
-    name: str
-    kind: str
-    """`model` (the student or the teacher as they are) or `target`."""
-    rate: float
 
 
 @dataclass(frozen=True)
@@ -69,23 +52,23 @@ def pass_rate_chart(
     with one seed its 95 % Wilson intervals. Teacher, step 0 and targets are lines with names; crosses mark targets that
     were reached. With `fit` the scale is that of the runs, and lines beyond it are named at the edge. None where
     nothing was evaluated."""
-    points = _points(shown, axis)
+    points = evaluation_points(shown, axis)
     if points.empty:
         return None
     levels = levels_of(comparison)
     names = tuple(arm.name for arm in shown)
     plot = _Plot(Arms(names), axis, split_of(comparison), *_domain(points, [] if fit else levels))
-    level_table, bands = _level_table(levels, plot), _bands(shown, axis)
+    named, bands = level_table(levels, plot.bottom, plot.top, HEIGHT), seed_bands(shown, axis)
     points["place"], bands["place"] = places(names, points["arm"]), places(names, bands["arm"])
     tables = {
-        "models": level_table[level_table["inside"] & (level_table["kind"] == "model")],
-        "targets": level_table[level_table["inside"] & (level_table["kind"] == "target")],
-        "levels": level_table,
+        "models": named[named["inside"] & (named["kind"] == "model")],
+        "targets": named[named["inside"] & (named["kind"] == "target")],
+        "levels": named,
         "bands": bands,
         "seeds": points[~points["alone"]],
         "alone": points[points["alone"]],
         "crosses": _crosses(comparison, shown, plot),
-        "nans": _nans(shown, axis),
+        "nans": evaluations_without_a_number(shown, axis),
     }
     tables = {name: rows for name, rows in tables.items() if len(rows)}
     return Drawing(_spec(plot, tuple(tables)), tables, _in_words(comparison, axis, shown))
@@ -109,93 +92,8 @@ def _spec(plot: _Plot, tables: tuple[str, ...]) -> dict[str, Any]:
 
 def _in_words(comparison: Comparison, axis: Axis, shown: Sequence[ArmResult]) -> str:
     peaks = "; ".join(f"{arm.name} peaks at {100 * arm.peak.pass_rate:.1f} %" for arm in shown if arm.peak)
-    levels = ", ".join(_text(level) for level in levels_of(comparison))
+    levels = ", ".join(level_text(level) for level in levels_of(comparison))
     return f"Pass rate on {split_of(comparison)} over {axis.title}. {peaks}. Lines across: {levels}."
-
-
-def levels_of(comparison: Comparison) -> list[Level]:
-    """Step 0 of the student, the teacher, and the targets."""
-    first = comparison.arms[0].first if comparison.arms else None
-    student = baseline_rate(comparison, "student")
-    student = first.pass_rate if student is None and first is not None else student
-    models = {"step 0": student, "teacher": teacher_rate(comparison)}
-    found = [Level(name, "model", 100 * rate) for name, rate in models.items() if rate is not None and rate == rate]
-    return found + [Level(target_name(target), "target", 100 * target.level) for target in comparison.targets]
-
-
-def _text(level: Level) -> str:
-    return f"{level.name} {level.rate:.1f} %"
-
-
-def _points(shown: Sequence[ArmResult], axis: Axis) -> pd.DataFrame:
-    """One row for each evaluation that has a pass rate."""
-    runs = [(arm, run, _drawn(run, axis)) for arm in shown for run in arm.runs]
-    sizes = [len(there_E) for _, _, there_E in runs]
-
-    def of_runs(values: Sequence[Any]) -> Any:
-        return np.repeat(np.array(values), sizes)
-
-    def of_evaluations(values: Callable[[RunResult], FloatArray]) -> FloatArray:
-        return np.concatenate([np.empty(0), *(values(run)[there_E] for _, run, there_E in runs)])
-
-    rate = of_evaluations(lambda run: run.pass_rate_E)
-    problems = of_runs([run.problems for _, run, _ in runs])
-    bounds = np.array([wilson(p * n, n) for p, n in zip(rate.tolist(), problems.tolist(), strict=True)]).reshape(-1, 2)
-    return pd.DataFrame(
-        {
-            "arm": of_runs([arm.name for arm, _, _ in runs]),
-            "run": of_runs([run.id for _, run, _ in runs]),
-            "seed": of_runs([run.seed for _, run, _ in runs]),
-            "state": of_runs([run.state for _, run, _ in runs]),
-            "step": of_evaluations(lambda run: np.array(run.steps_E, dtype=np.float64)),
-            "clock": of_evaluations(lambda run: _readings(run, axis)) / axis.divisor,
-            "rate": 100 * rate,
-            "low": 100 * bounds[:, 0],
-            "high": 100 * bounds[:, 1],
-            "alone": of_runs([len(arm.runs) == 1 for arm, _, _ in runs]).astype(bool),
-        }
-    )
-
-
-def _drawn(run: RunResult, axis: Axis) -> NDArray[np.intp]:
-    """Which evaluations are drawn: those with a clock and a pass rate, thinned where they are very many."""
-    there_E = np.flatnonzero(~np.isnan(_readings(run, axis)) & ~np.isnan(run.pass_rate_E))
-    if len(there_E) <= _DRAWN:
-        return there_E
-    return there_E[np.linspace(0, len(there_E) - 1, _DRAWN).astype(int)]
-
-
-def _readings(run: RunResult, axis: Axis) -> FloatArray:
-    return np.array(run.steps_E, dtype=np.float64) if axis.clock == "step" else run.clocks_E[axis.clock]
-
-
-def _bands(shown: Sequence[ArmResult], axis: Axis) -> pd.DataFrame:
-    """Mean, lowest and highest seed of each arm that has several; failed seeds are left out."""
-    frames = []
-    for arm in shown:
-        curves = []
-        for run in counted(arm.runs):
-            clock_E = _readings(run, axis)
-            there_E = ~np.isnan(clock_E) & ~np.isnan(run.pass_rate_E)
-            if there_E.sum() > 1:
-                curves.append((clock_E[there_E] / axis.divisor, 100 * run.pass_rate_E[there_E]))
-        if len(curves) < 2:
-            continue
-        over_seeds = band(curves)
-        frames.append(
-            pd.DataFrame(
-                {
-                    "arm": arm.name,
-                    "seeds": over_seeds.seeds,
-                    "clock": over_seeds.clock_G,
-                    "rate": over_seeds.mean_G,
-                    "low": over_seeds.low_G,
-                    "high": over_seeds.high_G,
-                }
-            )
-        )
-    columns = ["arm", "seeds", "clock", "rate", "low", "high"]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
 def _crosses(comparison: Comparison, shown: Sequence[ArmResult], plot: _Plot) -> pd.DataFrame:
@@ -211,39 +109,11 @@ def _crosses(comparison: Comparison, shown: Sequence[ArmResult], plot: _Plot) ->
     return pd.DataFrame(rows, columns=["arm", "run", "target", "clock", "rate"])
 
 
-def _nans(shown: Sequence[ArmResult], axis: Axis) -> pd.DataFrame:
-    """Evaluations whose pass rate is no number."""
-    rows = [
-        (arm.name, run.id, step, reading / axis.divisor)
-        for arm in shown
-        for run in arm.runs
-        for step, reading, rate in zip(run.steps_E, _readings(run, axis), run.pass_rate_E, strict=True)
-        if np.isnan(rate) and not np.isnan(reading)
-    ]
-    return pd.DataFrame(rows[:_DRAWN], columns=["arm", "run", "step", "clock"])
-
-
 def _domain(points: pd.DataFrame, levels: Sequence[Level]) -> tuple[float, float]:
     rates = [*points["rate"], *points[points["alone"]]["low"], *points[points["alone"]]["high"]]
     rates += [level.rate for level in levels]
     room = 0.05 * max(max(rates) - min(rates), 4.0)
     return max(0.0, min(rates) - room), min(100.0, max(rates) + room)
-
-
-def _level_table(levels: Sequence[Level], plot: _Plot) -> pd.DataFrame:
-    rates = [level.rate for level in levels]
-    inside = [plot.bottom <= rate <= plot.top for rate in rates]
-    arrows = ["" if there else "↑ " if rate > plot.top else "↓ " for rate, there in zip(rates, inside, strict=True)]
-    gap = (plot.top - plot.bottom) * _LABEL_HEIGHT / HEIGHT
-    return pd.DataFrame(
-        {
-            "text": [arrow + _text(level) for arrow, level in zip(arrows, levels, strict=True)],
-            "kind": [level.kind for level in levels],
-            "rate": rates,
-            "inside": pd.Series(inside, dtype=bool),
-            "at": _apart(rates, gap, plot.bottom, plot.top),
-        }
-    )
 
 
 def _level_names(plot: _Plot) -> alt.Chart:
@@ -254,20 +124,6 @@ def _level_names(plot: _Plot) -> alt.Chart:
 def _rule(name: str, plot: _Plot, dashes: list[int]) -> alt.Chart:
     rule = table(name).mark_rule(color=INK, strokeWidth=1.2, strokeDash=dashes)
     return rule.encode(y=plot.y(), tooltip=[alt.Tooltip("text:N", title="level")])
-
-
-def _apart(rates: Sequence[float], gap: float, bottom: float, top: float) -> list[float]:
-    """Where the names go: at their levels, or the edge nearest to it, pushed apart where these are close."""
-    order = sorted(range(len(rates)), key=lambda i: rates[i])
-    at = [0.0] * len(rates)
-    lowest = -np.inf
-    for i in order:
-        at[i] = lowest = max(rates[i], bottom, lowest + gap)
-    highest = top
-    for i in reversed(order):
-        at[i] = min(at[i], highest)
-        highest = at[i] - gap
-    return at
 
 
 def _band_layers(plot: _Plot) -> list[alt.Chart]:
