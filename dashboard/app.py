@@ -8,6 +8,7 @@ from dashboard.pages import compare, cross_tokenizer, run, runs, samples
 # An emoji: Streamlit fetches a `:material/` icon of the tab from a foreign server.
 st.set_page_config(page_title="Atlas", page_icon="🧭", layout="wide")
 access.require_login()
+st.html("<style>.stMainBlockContainer { padding-top: 4.5rem }</style>")  # Streamlit leaves 6 above every page
 st.navigation(
     [
         st.Page(runs.page, title="Runs", default=True),  # its address is /

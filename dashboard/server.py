@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -85,6 +86,8 @@ def main(settings: dict[str, Any]) -> None:
     # Until `st.navigation` has run once, Streamlit takes the folder `pages` for pages of an old kind, without app.py:
     # the first visitor of /compare would see nothing.
     PagesManager.uses_pages_directory = False
+    # What takes seconds to import is there before the first visitor.
+    import_module("dashboard.pages.compare")
     guard = Middleware(Guard, names=[name.lower() for name in settings["server.allowedHosts"]])
     App(Path(__file__).with_name("app.py"), middleware=[guard]).run(config=settings)
 

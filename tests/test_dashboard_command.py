@@ -11,7 +11,9 @@ import pytest
 from command_line import atlas
 from lab import Lab
 
-from atlas.cli.dashboard import Auth, Settler, exposure, free_port, streamlit_settings, visitors_names
+from atlas.cli.dashboard import free_port, streamlit_settings
+from atlas.cli.stores import Settler
+from atlas.cli.visitors import Auth, exposure, visitors_names
 from atlas.errors import StoreError, UsageError
 from atlas.store import Store
 from dashboard.access import is_user
@@ -190,42 +192,44 @@ def test_the_settings_close_what_the_dashboard_does_not_need():
     assert settings["client.showErrorDetails"] == "none" and settings["server.allowedHosts"] == LOOPBACK
 
 
-class TestSettler:
-    def test_makes_no_store(self, tmp_path):
-        said = []
-        Settler(tmp_path / "home", said.append)()
-        assert not said and not (tmp_path / "home").exists()
+def test_settling_makes_no_store(tmp_path):
+    said = []
+    Settler(tmp_path / "home", said.append)()
+    assert not said and not (tmp_path / "home").exists()
 
-    def test_brings_a_run_up_to_date(self, lab):
-        run = lab.run("gkd", state="running")  # by a worker that has never been
-        Settler(lab.store.home, pytest.fail)()
-        assert lab.store.run(run).state == "failed"
 
-    def test_says_each_trouble_once_and_goes_on(self, lab, monkeypatch):
-        said = []
-        settle = Settler(lab.store.home, said.append)
-        troubles = iter([StoreError("read-only"), StoreError("read-only"), ValueError("another Atlas wrote it"), None])
+def test_settling_brings_a_run_up_to_date(lab):
+    run = lab.run("gkd", state="running")  # by a worker that has never been
+    Settler(lab.store.home, pytest.fail)()
+    assert lab.store.run(run).state == "failed"
 
-        def troubled(_store):
-            if trouble := next(troubles):
-                raise trouble
 
-        monkeypatch.setattr("atlas.scheduler.settle", troubled)
-        for _ in range(4):
-            settle()
-        assert [message.split(": ", 1)[1] for message in said] == ["read-only", "ValueError: another Atlas wrote it"]
+def test_settling_says_each_trouble_once_and_goes_on(lab, monkeypatch):
+    said = []
+    settle = Settler(lab.store.home, said.append)
+    troubles = iter([StoreError("read-only"), StoreError("read-only"), ValueError("another Atlas wrote it"), None])
 
-    def test_reads_a_store_that_was_rebuilt(self, lab, empty_database):
-        settle = Settler(lab.store.home, pytest.fail)
+    def troubled(_store):
+        if trouble := next(troubles):
+            raise trouble
+
+    monkeypatch.setattr("atlas.cli.stores.settle", troubled)
+    for _ in range(4):
         settle()
-        copy = lab.store.home / "copy.db"
-        shutil.copy2(empty_database, copy)
-        copy.replace(lab.store.path)
+    assert [message.split(": ", 1)[1] for message in said] == ["read-only", "ValueError: another Atlas wrote it"]
+
+
+def test_settling_reads_a_store_that_was_rebuilt(lab, empty_database):
+    settle = Settler(lab.store.home, pytest.fail)
+    settle()
+    copy = lab.store.home / "copy.db"
+    shutil.copy2(empty_database, copy)
+    copy.replace(lab.store.path)
+    settle()
+    with Store.open(lab.store.home) as store:
+        run = Lab(store).run("gkd", state="running")
         settle()
-        with Store.open(lab.store.home) as store:
-            run = Lab(store).run("gkd", state="running")
-            settle()
-            assert store.run(run).state == "failed"
+        assert store.run(run).state == "failed"
 
 
 def test_users_are_addresses_or_domains_and_unverified_addresses_are_nobody():
