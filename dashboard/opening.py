@@ -6,7 +6,7 @@ import streamlit as st
 
 from atlas.errors import AtlasError
 from atlas.scheduler import observed_state
-from atlas.store import RunRecord, Store, home_from_environment
+from atlas.store import ExperimentRecord, RunRecord, Store, home_from_environment
 from dashboard.text import plain
 
 
@@ -37,6 +37,21 @@ def state_of(store: Store, run: RunRecord) -> str:
         return observed_state(store, run)
     except (AtlasError, ValueError):  # a job that another version of Atlas wrote
         return run.state
+
+
+def experiments_of(store: Store) -> tuple[list[ExperimentRecord], AtlasError | None]:
+    """All of them, newest first; or none, and why one cannot be read. Read again only when there is another."""
+    folder = store.home / "experiments"
+    try:
+        changed = folder.stat().st_mtime_ns if folder.is_dir() else 0
+        return _experiments(store.home.as_posix(), changed, store), None
+    except AtlasError as error:
+        return [], error
+
+
+@st.cache_data(max_entries=2, show_spinner=False)
+def _experiments(home: str, changed: int, _store: Store) -> list[ExperimentRecord]:
+    return _store.experiments()
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

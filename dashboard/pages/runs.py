@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import streamlit as st
 
 from atlas.comparison.wording import counted_noun
-from atlas.errors import AtlasError
 from atlas.store import AT_REST, STATES, ExperimentRecord, Store
 from atlas.store.overview import overviews
 from dashboard.links import RUNS, address, begin_with
 from dashboard.live import live
-from dashboard.opening import opened_store, problem, state_of
+from dashboard.opening import experiments_of, opened_store, problem, state_of
 from dashboard.pages.runs_parts.chosen import choose, chosen, clear, take_over
 from dashboard.pages.runs_parts.experiments import EXPERIMENTS, show_experiments
 from dashboard.pages.runs_parts.rows import GROUPS, SORTS, Asked, Row, shown
@@ -37,7 +36,7 @@ def page() -> None:
     view = st.segmented_control(
         "View", _VIEWS, key="view", bind="query-params", required=True, label_visibility="collapsed"
     )
-    asked = _asked(_experiments(store)[0]) if view != "experiments" else None
+    asked = _asked(experiments_of(store)[0]) if view != "experiments" else None
     live(lambda: _body(store, asked), lambda: _goes_on(store))
 
 
@@ -63,7 +62,7 @@ def _asked(experiments: Sequence[ExperimentRecord]) -> Asked:
 
 
 def _body(store: Store, asked: Asked | None) -> None:
-    experiments, unreadable = _experiments(store)
+    experiments, unreadable = experiments_of(store)
     if unreadable is not None:
         problem("The experiments cannot be read", unreadable)
     runs = store.runs()
@@ -133,19 +132,3 @@ def _counts(rows: Sequence[Row]) -> str:
 
 def _goes_on(store: Store) -> bool:
     return any(state_of(store, run) not in AT_REST for run in store.runs(states=set(STATES) - AT_REST))
-
-
-def _experiments(store: Store) -> tuple[list[ExperimentRecord], AtlasError | None]:
-    """All of them, or none and why one cannot be read."""
-    folder = store.home / "experiments"
-    try:
-        changed = folder.stat().st_mtime_ns if folder.is_dir() else 0
-        return _read_experiments(store.home.as_posix(), changed, store), None
-    except AtlasError as error:
-        return [], error
-
-
-@st.cache_data(max_entries=2, show_spinner=False)
-def _read_experiments(home: str, changed: int, _store: Store) -> list[ExperimentRecord]:
-    """Read again only when the folder has changed: a record is written once."""
-    return _store.experiments()

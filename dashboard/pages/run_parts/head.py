@@ -14,6 +14,7 @@ from atlas.store import RESUMABLE, RunRecord, Store
 from atlas.store.overview import Overview, overviews
 from atlas.worker import log_tail
 from dashboard.links import EXPERIMENT, RUNS, address
+from dashboard.opening import experiments_of
 from dashboard.pages.run_parts.words import aligned, words
 from dashboard.states import with_sign
 from dashboard.text import plain
@@ -23,11 +24,7 @@ _LOG_LINES, _LINE = 15, 240
 
 def show_head(store: Store, run: RunRecord, state: str) -> None:
     """State, progress, score and time; what the run is; why it failed."""
-    try:
-        experiments = store.experiments()
-    except AtlasError:
-        experiments = []
-    of = overviews(store, [run], experiments)[0]
+    of = overviews(store, [run], experiments_of(store)[0])[0]
     _tiles(run, state, of)
     _failure(run, state)
     left, right = st.columns([3, 2])
