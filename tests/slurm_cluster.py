@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from atlas.executors import SlurmExecutor
+from atlas.executors import SlurmExecutor, slurm
 
 PATIENCE_SECONDS = 30
 PARTITION, NODE = "debug", "node1"
@@ -185,6 +185,7 @@ def working_slurm(monkeypatch: pytest.MonkeyPatch) -> SlurmCluster:
         pytest.skip(f"no Slurm here: {error}")
     for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "SQUEUE_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr(slurm, "_LISTED_SECONDS", 0)
     monkeypatch.setenv("SLURM_CONF", str(cluster.folder / "slurm.conf"))
     try:
         cluster.start()

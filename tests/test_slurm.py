@@ -299,3 +299,19 @@ def test_variables_that_would_hide_jobs_are_not_heeded(slurm, launch, monkeypatc
     handle, run_dir = launch()
     assert said(run_dir) == "" and slurm.executor.alive(handle)
     assert sys.executable in (run_dir / "slurm.sh").read_text() and os.environ["SQUEUE_STATES"] == "COMPLETED"
+
+
+def test_the_controller_is_asked_once_for_all_jobs_however_often_they_are_looked_at(slurm, launch, monkeypatch):
+    handles = [launch(f"run-{number}")[0] for number in range(3)]
+    monkeypatch.setattr(slurm_room, "_LISTED_SECONDS", 60)
+    slurm_room._listing.clear()
+    asked = []
+    ask = SlurmExecutor._ask
+    monkeypatch.setattr(SlurmExecutor, "_ask", lambda self, *command: asked.append(command) or ask(self, *command))
+    for handle in handles * 3:
+        assert slurm.executor.alive(handle) and slurm.executor.overdue(handle, 1) is None
+    assert len(asked) == 1
+    slurm.executor.terminate(handles[0], force=True)
+    until(lambda: not slurm.executor._queued(handles[0]))
+    slurm_room._listing.clear()
+    assert not slurm.executor.alive(handles[0]) and slurm.executor.alive(handles[1])

@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -29,6 +30,9 @@ _TIMEOUT_SECONDS = 60
 """Of a call. A controller that is there answers within milliseconds, a busy one within seconds."""
 _NOTICE_SECONDS = 120
 """Before its time limit the worker is asked to stop: the scheduler's GRACE_SECONDS."""
+_LISTED_SECONDS = 5.0
+"""How long a list of all jobs that run or wait is good for: however many runs there are, and however often they are
+looked after, the controller is asked as seldom as its administrators ask for."""
 _UNKNOWN = "invalid job id"
 _NEVER = {
     "PartitionConfig",
@@ -85,7 +89,12 @@ _Option = Annotated[
 ]
 
 
+_FIELDS = "%T|%r|%P|%C|%b|%l"
+
+
 class _Queued(NamedTuple):
+    """_FIELDS of a job that runs or waits."""
+
     state: str
     reason: str
     partition: str
@@ -96,6 +105,10 @@ class _Queued(NamedTuple):
     def asked(self) -> str:
         gpus = "no GPUs" if self.gpus == "N/A" else self.gpus.removeprefix("gres:")
         return f"{self.cpus} CPUs, {gpus}, {self.time_limit.lower()} time in {self.partition}"
+
+
+_listing: dict[float, dict[str, _Queued]] = {}
+"""When the list was made -> handle -> job; at most one."""
 
 
 class SlurmExecutor(Executor):
@@ -174,13 +187,13 @@ class SlurmExecutor(Executor):
         return f"{job}:{name}"
 
     def alive(self, handle: str) -> bool:
-        """Also while it waits, for its first start or for another one. Raises ExecutorError if the controller does not
-        answer."""
-        return self._queued(handle) is not None
+        """Also while it waits, for its first start or for another one, and for a few seconds after its end. Raises
+        ExecutorError if the controller does not answer."""
+        return self._listed(handle) is not None
 
     def overdue(self, handle: str, waited_seconds: float) -> str | None:
         """However long the queue is, only a request that can never be satisfied is given up."""
-        queued = self._queued(handle)
+        queued = self._listed(handle)
         if queued is None or queued.state != "PENDING":
             return None
         if queued.reason not in _NEVER and "PerJob" not in queued.reason:
@@ -222,8 +235,9 @@ class SlurmExecutor(Executor):
         try:
             self._ask("scancel", *ask_only, f"--name={name}", job)
         except ExecutorError:
-            if self.alive(handle):  # it did not end by itself in between
+            if self._queued(handle) is not None:  # it did not end by itself in between
                 raise
+        _listing.clear()
 
     def _resources(self, document: Mapping[str, Any]) -> tuple[int, int | None]:
         """GPUs and CPU cores that the job asks for; None is the cluster's own default."""
@@ -233,10 +247,21 @@ class SlurmExecutor(Executor):
             gpus = int("gpu" in self._sinfo("%G", self.partition))
         return gpus, asked.get("cpus")
 
+    def _listed(self, handle: str) -> _Queued | None:
+        """As `_queued`, but up to _LISTED_SECONDS late: one question for all jobs. One that is too new for the list, or
+        is another user's, or has ended, is asked for by itself."""
+        now_seconds = time.monotonic()
+        if not any(now_seconds - at_seconds < _LISTED_SECONDS for at_seconds in _listing):
+            told = self._ask("squeue", "--me", "--noheader", f"--format=%i:%j|{_FIELDS}")
+            lines = [line.split("|") for line in told.splitlines()]
+            _listing.clear()
+            _listing[now_seconds] = {found: _Queued(*fields) for found, *fields in lines}
+        return next(iter(_listing.values())).get(handle) or self._queued(handle)
+
     def _queued(self, handle: str) -> _Queued | None:
         """None if it has ended."""
         job, name = handle.split(":", 1)
-        fields = "--format=%T|%r|%P|%C|%b|%l"
+        fields = f"--format={_FIELDS}"
         try:
             told = self._ask("squeue", "--noheader", f"--jobs={job}", f"--name={name}", fields).strip()
         except ExecutorError as error:
