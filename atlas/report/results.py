@@ -130,16 +130,23 @@ def speed_up_split(comparison: Comparison) -> tuple[Block, ...]:
 
 
 def phases(comparison: Comparison) -> tuple[Block, ...]:
-    """Training and evaluation by phase, and the teacher's share."""
-    spent = {arm.name: seconds for arm in comparison.arms if (seconds := phase_means(arm))}
+    """Training and evaluation by phase, drawn and in words."""
+    spent = _spent(comparison)
+    if not spent:
+        return phases_in_words(comparison)
+    alt = "; ".join(
+        f"{name}: " + ", ".join(f"{phase_name(phase)} {numbers.duration(s)}" for phase, s in seconds.items())
+        for name, seconds in spent.items()
+    )
+    return (Figure(phase_chart(spent), f"Mean time of a run by phase. {alt}"), *phases_in_words(comparison))
+
+
+def phases_in_words(comparison: Comparison) -> tuple[Block, ...]:
+    """The teacher's share, and all phases in numbers."""
+    spent = _spent(comparison)
     without = [arm.name for arm in comparison.arms if arm.name not in spent]
     blocks: list[Block] = []
     if spent:
-        alt = "; ".join(
-            f"{name}: " + ", ".join(f"{phase_name(phase)} {numbers.duration(s)}" for phase, s in seconds.items())
-            for name, seconds in spent.items()
-        )
-        blocks.append(Figure(phase_chart(spent), f"Mean time of a run by phase. {alt}"))
         blocks += [Paragraph(sentence) for sentence in _teacher_shares(comparison, spent)]
         blocks.append(Details("The same in numbers", (_phase_table(spent),)))
         blocks.append(
@@ -151,6 +158,11 @@ def phases(comparison: Comparison) -> tuple[Block, ...]:
     if without:
         blocks.append(Paragraph(f"No phases were recorded for {', '.join(without)}.", "muted"))
     return tuple(blocks)
+
+
+def _spent(comparison: Comparison) -> dict[str, dict[str, float]]:
+    """Arm -> mean seconds by phase, of the arms that recorded any."""
+    return {arm.name: seconds for arm in comparison.arms if (seconds := phase_means(arm))}
 
 
 def _how(text: str) -> Paragraph:

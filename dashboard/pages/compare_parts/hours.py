@@ -21,7 +21,7 @@ def show(comparison: Comparison) -> None:
         st.caption("No phases were recorded.")
         return
     chart(phase_chart(spent), "phases", "### Where the time went")
-    of_report = results.phases(comparison)
+    of_report = results.phases_in_words(comparison)
     sentences = [block.text for block in of_report if isinstance(block, Paragraph) and block.tone == "plain"]
     st.markdown("  \n".join(map(plain, sentences)))
     blocks.show(block for block in of_report if not (isinstance(block, Paragraph) and block.tone == "plain"))
