@@ -87,7 +87,8 @@ def main(settings: dict[str, Any]) -> None:
     # the first visitor of /compare would see nothing.
     PagesManager.uses_pages_directory = False
     # What takes seconds to import is there before the first visitor.
-    import_module("dashboard.pages.compare")
+    for heavy in ("altair", "pandas", "atlas.comparison.collect"):
+        import_module(heavy)
     guard = Middleware(Guard, names=[name.lower() for name in settings["server.allowedHosts"]])
     App(Path(__file__).with_name("app.py"), middleware=[guard]).run(config=settings)
 
