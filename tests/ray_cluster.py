@@ -20,6 +20,7 @@ from atlas.errors import ExecutorError
 from atlas.executors import RayExecutor
 
 PATIENCE_SECONDS = 60
+_TOKEN = secrets.token_hex(32)
 
 
 class RayCluster:
@@ -29,7 +30,6 @@ class RayCluster:
         # Sockets lie in there, whose paths may have 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
         self.port, self.dashboard, self.client, self.agent = _free_ports(4)
-        self.token = secrets.token_hex(32)
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.executor = RayExecutor(address=f"http://127.0.0.1:{self.dashboard}", python=sys.executable)
 
@@ -105,7 +105,7 @@ class RayCluster:
 
     def environment(self) -> dict[str, str]:
         """For the cluster and for those who use it."""
-        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def stand_in(folder: Path, worker: str) -> str:

@@ -29,8 +29,8 @@ from atlas.private import only_owner
 logger = logging.getLogger(__name__)
 
 _OLDEST = (2, 50)
-_TIMEOUT_SECONDS = 60
-"""Of a call. The first job of a cluster takes the longest to accept, about 2 s here."""
+_SUBMIT_SECONDS, _ASK_SECONDS = 60, 10
+"""How long a cluster may take to accept a job, of which the first takes the longest (2 s here), and to answer."""
 _STOP_SECONDS = 300
 """What Ray leaves a stopped worker before it kills it; its default is 3 s. More than the scheduler's own patience: this
 is for when there is no scheduler any more."""
@@ -160,7 +160,7 @@ class RayExecutor(Executor):
             "bytes of memory": self.memory_bytes,
             **self.entrypoint_resources,
         }
-        words = ", ".join(f"{amount} {name}" for name, amount in wanted.items() if amount)
+        words = ", ".join(f"{amount:.12g} {name}" for name, amount in wanted.items() if amount)
         there = ", ".join(
             f"{total:.12g} {name} ({total - used:.12g} free)" for name, (used, total) in self._usage().items()
         )
@@ -176,8 +176,9 @@ class RayExecutor(Executor):
             return "killed", f"the Ray cluster at {self.address} has forgotten the job: its head was restarted"
         began, message = ray_node.has_begun(handle), str(job.get("message") or "")
         if job.get("error_type") != "JOB_ENTRYPOINT_COMMAND_ERROR":
-            failed = job["status"] == "FAILED"
-            return ("killed" if began else "launch_failed", f"Ray says: {_shortened(message)}") if failed else None
+            if job["status"] not in ("FAILED", "STOPPED"):
+                return None
+            return "killed" if began else "launch_failed", f"Ray says: {_shortened(message)}"
         said = [] if began else _own_lines(message)
         if not said:
             return None
@@ -247,11 +248,10 @@ class RayExecutor(Executor):
         """Raises ExecutorError with what is wrong and the next step."""
         headers = {"Content-Type": "application/json"} | _authorization()
         data = None if body is None else json.dumps(body).encode()
+        request = Request(self.address.rstrip("/") + path, data, headers)
         opener = build_opener(ProxyHandler({})) if self._is_here() else build_opener()
         try:
-            with opener.open(
-                Request(self.address.rstrip("/") + path, data, headers), timeout=_TIMEOUT_SECONDS
-            ) as answer:
+            with opener.open(request, timeout=_ASK_SECONDS if data is None else _SUBMIT_SECONDS) as answer:
                 found: dict[str, Any] = json.load(answer)
                 return found
         except HTTPError as error:
