@@ -20,6 +20,8 @@ HEIGHT = 190
 _KINDS = {"NaN": "NaN", "Infinity": "+∞", "-Infinity": "−∞"}
 _SHAPES = {"NaN": "cross", "+∞": "triangle-up", "−∞": "triangle-down"}
 _WARNING = "#D55E00"
+_COUNT = "datum.value ? format(datum.value, '~s') : '0'"
+"""A label of a count at the axis: `12k`; Vega calls an axis of nothing but 0 `NaN`."""
 _FEW = 60
 """A line of fewer points shows them as points, too."""
 
@@ -55,7 +57,8 @@ def panel(title: str, lines: Sequence[Line], axis: Axis, factor: float, levels: 
 @unchecked()
 def _spec(title: str, names: tuple[str, ...], axis: Axis, numbers: str, there: tuple[str, ...]) -> dict[str, Any]:
     """Of the tables that are there."""
-    x = alt.X("clock:Q", title=axis.title, scale=alt.Scale(nice=False, padding=3), axis=alt.Axis(format="~s"))
+    ticks = alt.Axis(format=".3~r") if axis.unit else alt.Axis(labelExpr=_COUNT, tickMinStep=1)
+    x = alt.X("clock:Q", title=axis.title, scale=alt.Scale(nice=False, padding=3), axis=ticks)
     labels = alt.Axis(format=numbers, tickCount=4)
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False, padding=6), axis=labels)
     scale, dashes = _scales(names)
@@ -71,6 +74,9 @@ def _spec(title: str, names: tuple[str, ...], axis: Axis, numbers: str, there: t
     layers = {
         "band": table("band").mark_area(opacity=0.18, clip=True).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
         "levels": table("levels").mark_rule(color=INK, strokeDash=[4, 3]).encode(y=y, tooltip=["name:N", value]),
+        "level names": table("levels")
+        .mark_text(align="right", baseline="bottom", dy=-2, color=INK, fontSize=11)
+        .encode(x=alt.value("width"), y=y, text="name:N"),
         "lines": table("lines").mark_line(strokeWidth=1.6, clip=True).encode(x=x, y=y, strokeDash=dash_of),
         "dots": table("dots").mark_point(filled=True, size=26, opacity=1).encode(x=x, y=y),
         "below": _edge("below", x, HEIGHT - 7, when),
@@ -79,7 +85,7 @@ def _spec(title: str, names: tuple[str, ...], axis: Axis, numbers: str, there: t
         .mark_point(filled=True, size=60)
         .encode(x=x, y=y, opacity=alt.condition(near, alt.value(1), alt.value(0)), tooltip=["name:N", when, value]),
     }
-    drawn = [*there, "near"] if "lines" in there else there
+    drawn = [*there, *(["level names"] if "levels" in there else []), *(["near"] if "lines" in there else [])]
     coloured = ("band", "lines", "dots", "near")
     charts = [layers[name].encode(color=colours) if name in coloured else layers[name] for name in drawn]
     return layered(charts, HEIGHT, *([near] if "lines" in there else []))
