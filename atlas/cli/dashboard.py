@@ -151,7 +151,9 @@ def streamlit_settings(host: str, port: int, names: Sequence[str], address: str)
         "global.developmentMode": False,
         "runner.magicEnabled": False,
         "logger.hideWelcomeMessage": True,
-        "theme.primaryColor": "#0072B2",  # of what is chosen; Streamlit's own red looks like an error
+        # Of what is chosen: the red of Streamlit looks like an error. One for both themes would fix the light one.
+        "theme.light.primaryColor": "#0072B2",
+        "theme.dark.primaryColor": "#56B4E9",
     }
 
 

@@ -119,7 +119,7 @@ def _set_aside(path: Path) -> None:
             connection.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.OperationalError as error:
         raise StoreError(
-            f"{path} is in use ({error}); end `atlas up` and other Atlas commands, then try again"
+            f"{path} is in use ({error}); end `atlas up`, `atlas dashboard` and other Atlas commands, then try again"
         ) from error
     except sqlite3.DatabaseError as error:
         logger.warning("the old database %s is damaged: %s", path, error)
