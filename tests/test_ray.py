@@ -145,13 +145,12 @@ def test_a_worker_that_ends_by_itself_is_explained_by_its_log(ray_cluster, start
 
 
 @pytest.fixture(scope="module")
-def own_cluster():
-    """A cluster that may be broken."""
+def own_cluster(ray_cluster):
+    """A cluster that may be broken, with the token of the other one."""
     cluster = RayCluster()
     with pytest.MonkeyPatch.context() as monkeypatch:
         # Ray asks a node every 3 seconds whether it lives, and believes in its death after 15.
-        for name, value in {**cluster.environment(), "RAY_health_check_period_ms": "1000"}.items():
-            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("RAY_health_check_period_ms", "1000")
         cluster.start_head(gpus=0, cpus=1)
         yield cluster
         cluster.stop()
