@@ -93,7 +93,7 @@ def patch(folder: Path) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """This Atlas, Python, machine, command line and container image; the versions in PACKAGES without importing them."""
+    """This Atlas, Python, machine, command, container image, and the versions in PACKAGES without importing them."""
     return {
         "atlas": {"version": __version__, "commit": _atlas_commit()},
         "python": platform.python_version(),

@@ -207,7 +207,13 @@ def test_numbers_that_are_none_do_not_stop_the_table(lab, show):
 
 def test_text_of_others_is_never_markup(lab, show):
     for n, text in enumerate(HOSTILE):
-        lab.run("gkd", id=f"gkd-{n}", notes=text + "\n" + "x" * 100_000, tags=[text], student={"model": f"/{n}/{HOSTILE[0]}"})
+        lab.run(
+            "gkd",
+            id=f"gkd-{n}",
+            notes=text + "\n" + "x" * 100_000,
+            tags=[text],
+            student={"model": f"/{n}/{HOSTILE[0]}"},
+        )
     lab.experiment([(HOSTILE[0], 0, "gkd-0")])
     for group in ("none", "student"):
         assert_no_markup(show("runs", group=group, run=["gkd-0"]))
