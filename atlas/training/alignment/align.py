@@ -182,7 +182,7 @@ class _Text:
         ids = Ragged.of(student_ids)
         self.ids_N, self.stop_R = ids.values, ids.lengths.cumsum()
         self._check_ids(table)
-        self.eot_N = np.isin(self.ids_N, list(table.eot))
+        self.eot_N = table.ends_turn[self.ids_N]
         units_N = table.lengths[self.ids_N] + self.eot_N
         self.hole_N = units_N == 0
         self.end_N = units_N.cumsum()
@@ -195,7 +195,7 @@ class _Text:
         self.hole_U = self._marks(self.end_N[self.hole_N])
         text_U = np.zeros(self.units + 1, dtype=np.uint8)
         text_U[:-1][~self._marks(self.end_N[self.eot_N] - 1)[:-1]] = table.text(self.ids_N)
-        self.digit_U = (text_U >= ord("0")) & (text_U <= ord("9"))
+        self.digit_U = text_U - np.uint8(ord("0")) < 10  # what is below "0" wraps around
 
         control = np.flatnonzero(self.hole_N | self.eot_N)
         row_starts = np.append(0, self.stop_R)[:-1]

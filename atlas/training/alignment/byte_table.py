@@ -59,6 +59,13 @@ class ByteTable:
         """Bytes of each id: int64 [V], 0 for those that stand for no text."""
         return np.array([len(token or b"") for token in self.bytes_V], dtype=np.int64)
 
+    @cached_property
+    def ends_turn(self) -> np.ndarray:
+        """Whether each id is of `eot`: bool [V]."""
+        ends_V = np.zeros(len(self.bytes_V), dtype=bool)
+        ends_V[list(self.eot)] = True
+        return ends_V
+
     def text(self, ids_N: np.ndarray) -> np.ndarray:
         """The bytes of ids, one after the other: uint8 [sum of their lengths]."""
         return self._ragged.take(ids_N)[0]
