@@ -1,7 +1,15 @@
 """Pages, run as Streamlit runs them but without a browser, over a store that the real ingest made (`lab`)."""
 
+import sys
+
 import pytest
 from streamlit.testing.v1 import AppTest
+
+
+@pytest.fixture(autouse=True)
+def _main(monkeypatch):
+    """AppTest puts the page in the place of `__main__`, which a process that is spawned later would run."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture
