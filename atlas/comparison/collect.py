@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from atlas.comparison.arms import GAVE_UP, arm_results, targets, unfailed
-from atlas.comparison.comparable import LabelledRuns, cautions, mismatches
+from atlas.comparison.comparable import OF_THE_RUN, LabelledRuns, cautions, mismatches
 from atlas.comparison.model import Comparison, RunResult
 from atlas.comparison.read import read_run
 from atlas.comparison.verdict import verdict
@@ -21,8 +21,6 @@ from atlas.job import JobSpec
 from atlas.spec import ModelSpec
 from atlas.store import ExperimentRecord, RunRecord, Store, experiments
 
-_NOT_COMPARED = {"name", "seed", "tags", "notes", "wandb", "executor"}
-"""Fields in which the runs of one arm may differ."""
 _LEVEL = 0.95
 
 
@@ -172,7 +170,7 @@ def _weights(model: ModelSpec) -> tuple[str | None, ...]:
 
 
 def _what_is_compared(job: JobSpec) -> str:
-    return json.dumps(job.model_dump(mode="json", exclude=_NOT_COMPARED), sort_keys=True)
+    return json.dumps(job.model_dump(mode="json", exclude=OF_THE_RUN), sort_keys=True)
 
 
 def _arm_names(groups: Sequence[Sequence[JobSpec]], ids: Sequence[Sequence[str]]) -> list[str]:
@@ -185,7 +183,7 @@ def _arm_names(groups: Sequence[Sequence[JobSpec]], ids: Sequence[Sequence[str]]
 
 def _differences(arms: Mapping[str, Sequence[RunResult]]) -> dict[str, dict[str, Any]]:
     found = between({name: runs[0].job for name, runs in arms.items()})
-    return {path: values for path, values in found.items() if path.split(".")[0] not in _NOT_COMPARED}
+    return {path: values for path, values in found.items() if path.split(".")[0] not in OF_THE_RUN}
 
 
 def _labelled(chosen: _Chosen) -> LabelledRuns:

@@ -7,6 +7,9 @@ from typing import Any
 from atlas.comparison.model import RunResult
 from atlas.spec import EvaluationSpec
 
+OF_THE_RUN = {"name", "seed", "tags", "notes", "wandb", "executor"}
+"""Fields that change no number but by chance: the runs of one arm may differ in them."""
+
 LabelledRuns = Sequence[tuple[str, RunResult]]
 """Runs with what they are called in messages: `gkd s0`, `teacher baseline`."""
 

@@ -3,13 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from atlas.comparison.comparable import decides_measurement
+from atlas.comparison.comparable import OF_THE_RUN, decides_measurement
 from atlas.comparison.model import Comparison
 from atlas.differences import between
 from atlas.experiment import COMPARED
-
-_OF_THE_RUN = {"name", "seed", "tags", "notes", "wandb", "executor"}
-"""Sections that change no number."""
 
 
 def all_differences(comparison: Comparison) -> dict[str, Mapping[str, Any]]:
@@ -20,7 +17,7 @@ def all_differences(comparison: Comparison) -> dict[str, Mapping[str, Any]]:
     undeclared = {
         path: values
         for path, values in found.items()
-        if path not in comparison.differences and path.split(".")[0] not in _OF_THE_RUN
+        if path not in comparison.differences and path.split(".")[0] not in OF_THE_RUN
     }
     return {**undeclared, **comparison.differences}
 

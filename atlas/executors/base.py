@@ -3,13 +3,24 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from atlas.spec import Spec
 
 HANDLE, GPUS, CPUS = "ATLAS_HANDLE", "ATLAS_GPUS", "ATLAS_CPUS"
 """Environment variables that tell a worker its handle, its GPUs and its CPU cores (`0,1`, or nothing): the machine's
 numbers, not a container's."""
+
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that say how many threads a worker's libraries start: as many as it has cores, or what the user has set."""
+BY_NAME = ("HF_TOKEN", "WANDB_API_KEY", *THREADS)
+"""Variables of the user that a worker gets wherever it runs, if they are set."""
+
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""Name of an environment variable."""
 
 
 class Executor(Spec, ABC):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from atlas.errors import ExecutorError
-from atlas.executors.base import CPUS, GPUS, HANDLE, Executor
+from atlas.executors.base import BY_NAME, CPUS, GPUS, HANDLE, THREADS, Executor, Variable
 from atlas.private import only_owner
 
 PACKAGE = Path(__file__).parents[1]
@@ -25,9 +25,7 @@ _TIMEOUT_SECONDS = 60
 """Of a call of the engine. A container starts within seconds when its image is there."""
 _IMAGE = "ATLAS_IMAGE"
 """Tells the worker, for the record, which image it runs in: name and digest."""
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _RUN_LABEL, _HANDLE_LABEL, _CPUS_LABEL = "atlas.run", "atlas.handle", "atlas.cpus"
-_BY_NAME = ("HF_TOKEN", "WANDB_API_KEY", *_THREADS)
 _RUN_TO_LOG = 'log=$1; shift; exec "$@" >>"$log" 2>&1'
 
 _CAUSES = {
@@ -53,7 +51,6 @@ _CAUSES = {
 
 
 _Folder = Annotated[str, Field(pattern=r"^/[^:]*$")]
-_Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 _Limit = Literal["core", "memlock", "nofile", "nproc", "stack"]
 
 
@@ -70,7 +67,7 @@ class ContainerExecutor(Executor):
     """What it can reach: `none` for jobs whose models and data are all local."""
     mounts: list[_Folder] = Field(default_factory=list)
     """More folders that the job reads, at the same path inside."""
-    env: list[_Variable] = Field(default_factory=list)
+    env: list[Variable] = Field(default_factory=list)
     """Names of more environment variables that are passed on."""
     ulimits: dict[_Limit, int] = Field({"memlock": -1, "stack": 67108864})
     """Limits inside; by default those that NVIDIA asks for."""
@@ -129,9 +126,9 @@ class ContainerExecutor(Executor):
             "PYTHONPATH": _CODE,
         }
         if cpus:
-            given |= dict.fromkeys(_THREADS, str(len(cpus)))
+            given |= dict.fromkeys(THREADS, str(len(cpus)))
         labels = {_RUN_LABEL: run_dir.name, _HANDLE_LABEL: name, _CPUS_LABEL: given[CPUS]}
-        passed = [variable for variable in (*_BY_NAME, *self.env) if variable in os.environ.keys() - given]
+        passed = [variable for variable in (*BY_NAME, *self.env) if variable in os.environ.keys() - given]
         read, written = self._folders(run_dir, document)
         return [
             self.engine,

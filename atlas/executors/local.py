@@ -12,7 +12,7 @@ from typing import Any, Literal
 import psutil
 
 from atlas.errors import ExecutorError
-from atlas.executors.base import CPUS, GPUS, HANDLE, Executor
+from atlas.executors.base import CPUS, GPUS, HANDLE, THREADS, Executor
 from atlas.private import only_owner
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class LocalExecutor(Executor):
         given = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": indices, GPUS: indices}
         given |= {CPUS: ",".join(map(str, cpus)), HANDLE: ""}
         if cpus:
-            given |= {"OMP_NUM_THREADS": str(len(cpus)), "MKL_NUM_THREADS": str(len(cpus))}
+            given |= dict.fromkeys(THREADS, str(len(cpus)))
         try:
             with open(run_dir / "worker.log", "ab", opener=only_owner) as log:
                 process = subprocess.Popen(

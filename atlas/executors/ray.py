@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 
 from atlas import __version__, ray_node
 from atlas.errors import ExecutorError
-from atlas.executors.base import CPUS, HANDLE, Executor
+from atlas.executors.base import BY_NAME, CPUS, HANDLE, THREADS, Executor, Variable
 from atlas.private import only_owner
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ _SUBMIT_SECONDS, _ASK_SECONDS = 60, 10
 _STOP_SECONDS = 300
 """What Ray leaves a stopped worker before it kills it; its default is 3 s. More than the scheduler's own patience: this
 is for when there is no scheduler any more."""
-_BY_NAME = ("HF_TOKEN", "WANDB_API_KEY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _PENDING, _RUNNING = "PENDING", "RUNNING"
 _NOT_RESOURCES = ("node:", "objectStoreMemory", "acceleratorType:")
 _ADVICE = {
@@ -44,7 +43,6 @@ _ADVICE = {
 }
 """What a node says when the worker cannot be started there -> what to do."""
 
-_Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")]
 _Amount = Annotated[float, Field(gt=0)]
 
@@ -73,7 +71,7 @@ class RayExecutor(Executor):
     """Other resources of the cluster to reserve, by name."""
     runtime_env: dict[str, Any] = Field(default_factory=dict)
     """Ray's runtime environment (`pip`, `conda`, `image_uri`, ...), as it is. Nothing is uploaded: no local folders."""
-    env: list[_Variable] = Field(default_factory=list)
+    env: list[Variable] = Field(default_factory=list)
     """Names of more environment variables that the worker gets from here, besides HF_TOKEN and WANDB_API_KEY."""
     start_timeout_seconds: float = Field(600, gt=0)
     """How long the cluster may take to start the job. Ray gives up after 900 s (`RAY_JOB_START_TIMEOUT_SECONDS`)."""
@@ -220,10 +218,10 @@ class RayExecutor(Executor):
 
     def _told(self, document: Mapping[str, Any], handle: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         """What only the node reads."""
-        passed = {name: os.environ[name] for name in (*_BY_NAME, *self.env) if name in os.environ}
+        passed = {name: os.environ[name] for name in (*BY_NAME, *self.env) if name in os.environ}
         cpus = ((document.get("job") or {}).get("resources") or {}).get("cpus")
         if cpus:
-            passed |= {"OMP_NUM_THREADS": str(cpus), "MKL_NUM_THREADS": str(cpus)}
+            passed |= dict.fromkeys(THREADS, str(cpus))
         passed |= {HANDLE: handle, CPUS: ""}
         return {"run_id": document["run_id"], "gpus": asked["entrypoint_num_gpus"], "env": passed}
 
