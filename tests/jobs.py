@@ -60,6 +60,14 @@ class Atlas:
             assert time.monotonic() < deadline, f"waited in vain for {what}"
             time.sleep(0.1)
 
+    def cancel_in_the_middle(self):
+        """Submits a long run that saves nothing by itself, and cancels it once it has made a step."""
+        self("submit", self.spec, *LONG, "--set", "training.save_every_steps=100000", "--detach")
+        metrics = self.run_dir() / "metrics.jsonl"
+        self.wait_for("a step", lambda: metrics.exists() and '"train/loss"' in metrics.read_text())
+        self("cancel", "tiny")
+        self.wait_for("the end", lambda: self.the_run()["state"] == "cancelled")
+
     def wait_for_checkpoint(self):
         self.wait_for("a checkpoint", lambda: list((self.run_dir() / "checkpoints").glob("step-*")))
 

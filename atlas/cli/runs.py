@@ -184,13 +184,13 @@ def _print_run(store: "Store", run: "RunRecord") -> None:
     from atlas.cli.experiments import memberships
     from atlas.cli.tables import (
         failure_text,
-        percent_with_interval,
         printable,
         rate_with_interval,
         steps_done,
         summary_of,
         wandb_text,
     )
+    from atlas.comparison.wording import percent_with_interval
     from atlas.duration import duration
 
     teacher = f" <- {run.teacher}" if run.teacher else ""

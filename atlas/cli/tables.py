@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from atlas.analysis.summary import Evaluation, Summary, summarize
-from atlas.comparison.wording import percent_with_interval as percent_with_interval
+from atlas.comparison.wording import percent_with_interval
 from atlas.store import RunRecord, Store
 
 _EXIT_CODES = {"succeeded": 0, "failed": 100, "cancelled": 103, "lost": 104}

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 import yaml
-from jobs import LONG, SPEC, Atlas, losses
+from jobs import SPEC, Atlas, losses
 
 pytestmark = pytest.mark.slow
 
@@ -55,10 +55,6 @@ def test_a_killed_container_fails_with_its_reason_and_resumes(atlas):
 
 
 def test_a_cancelled_container_leaves_a_checkpoint(atlas):
-    atlas("submit", atlas.spec, *LONG, "--set", "training.save_every_steps=100000", "--detach")
-    metrics = atlas.run_dir() / "metrics.jsonl"
-    atlas.wait_for("a step", lambda: metrics.exists() and '"train/loss"' in metrics.read_text())
-    atlas("cancel", "tiny")
-    atlas.wait_for("the end", lambda: atlas.the_run()["state"] == "cancelled")
+    atlas.cancel_in_the_middle()
     assert list((atlas.run_dir() / "checkpoints").glob("step-*")), "it could have gone on from here"
     assert not containers()

@@ -91,11 +91,7 @@ def test_a_budget_ends_a_run_and_it_succeeds(atlas):
 
 
 def test_cancel_writes_a_checkpoint_and_the_run_can_go_on(atlas):
-    atlas("submit", atlas.spec, *LONG, "--set", "training.save_every_steps=100000", "--detach")
-    metrics = atlas.run_dir() / "metrics.jsonl"
-    atlas.wait_for("a step", lambda: metrics.exists() and '"train/loss"' in metrics.read_text())
-    atlas("cancel", "tiny")
-    atlas.wait_for("the end", lambda: atlas.the_run()["state"] == "cancelled")
+    atlas.cancel_in_the_middle()
     assert list((atlas.run_dir() / "checkpoints").glob("step-*")), "it could have gone on from here"
     assert atlas("logs", "-f", "tiny", expect=103)
     atlas("resume", "tiny", "--detach")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from jobs import LONG, SPEC, Atlas
+from jobs import SPEC, Atlas
 
 pytestmark = pytest.mark.slow
 
@@ -33,10 +33,6 @@ def test_a_job_that_slurm_starts_again_goes_on_from_its_checkpoint_without_atlas
 
 
 def test_a_cancelled_job_leaves_a_checkpoint(atlas, slurm):
-    atlas("submit", atlas.spec, *LONG, "--set", "training.save_every_steps=100000", "--detach")
-    metrics = atlas.run_dir() / "metrics.jsonl"
-    atlas.wait_for("a step", lambda: metrics.exists() and '"train/loss"' in metrics.read_text())
-    atlas("cancel", "tiny")
-    atlas.wait_for("the end", lambda: atlas.the_run()["state"] == "cancelled")
+    atlas.cancel_in_the_middle()
     assert list((atlas.run_dir() / "checkpoints").glob("step-*")), "it could have gone on from here"
     assert not slurm.ask("squeue", "--noheader")
