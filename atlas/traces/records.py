@@ -1,7 +1,7 @@
 """The line schema of traces, version 1: one JSON object a line, append-only. `docs/traces.md` explains it to users.
 
-`atlas.sdk` writes these lines with the standard library alone; a test holds the two together. `at_seconds` is Unix time;
-`monotonic_seconds` compares only inside one `process`.
+`atlas.sdk` writes these lines with the standard library alone; a test holds the two together. `at_seconds` is Unix
+time; `monotonic_seconds` compares only inside one `process`.
 """
 
 from typing import Annotated, Any, Literal
