@@ -5,6 +5,8 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,10 +18,35 @@ from atlas.errors import StoreError
 from atlas.private import only_owner
 
 FILE_NAME = "atlas.db"
-MIGRATIONS = Path(__file__).parent / "migrations"
-REVISIONS = sorted(path.stem.removeprefix("revision_") for path in (MIGRATIONS / "versions").glob("revision_*.py"))
-"""Every schema this Atlas knows; the last is the one it works with."""
 _BUSY_TIMEOUT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The kind of a database: what its tables are, and what a user does where the file cannot be used."""
+
+    migrations: Path
+    """A folder of Alembic's."""
+    where_missing: str
+    """The next step where there is no file."""
+    where_old: str
+    """What brings an old file up to date."""
+    where_broken: str
+    """The next step where the file is damaged."""
+
+    @cached_property
+    def revisions(self) -> list[str]:
+        """Every schema this Atlas knows; the last is the one it works with."""
+        versions = (self.migrations / "versions").glob("revision_*.py")
+        return sorted(path.stem.removeprefix("revision_") for path in versions)
+
+
+RUNS = Schema(
+    Path(__file__).parent / "migrations",
+    where_missing="submit a run first, or point ATLAS_HOME to the right folder",
+    where_old="a command that writes, such as `atlas up`, brings it up to date",
+    where_broken="move it away and rebuild it with `atlas reindex`",
+)
 
 
 def home_from_environment() -> Path:
@@ -34,37 +61,36 @@ def home_from_environment() -> Path:
     return here / ".atlas"
 
 
-def open_for_writing(path: Path) -> Engine:
+def open_for_writing(path: Path, schema: Schema) -> Engine:
     """An engine whose transactions take the write lock at once. Creates or migrates the file first.
 
     A transaction that reads first and asks for the lock later fails as soon as another writer came in between,
     whatever the timeout: so every one begins with BEGIN IMMEDIATE.
     """
-    with explained(path):
+    with explained(path, schema):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not path.is_file() or _revision(path) != REVISIONS[-1]:
-            _create_or_migrate(path)
+        if not path.is_file() or _revision(path, schema) != schema.revisions[-1]:
+            _create_or_migrate(path, schema)
         engine = _engine(path, "rw", "BEGIN IMMEDIATE")
         engine.connect().close()
         return engine
 
 
-def open_for_reading(path: Path) -> Engine:
+def open_for_reading(path: Path, schema: Schema) -> Engine:
     """An engine that cannot write. Raises StoreError if the file does not exist or has another schema."""
     if not path.is_file():
-        raise StoreError(f"there is no database {path}; submit a run first, or point ATLAS_HOME to the right folder")
-    with explained(path):
-        revision = _revision(path)
-        if revision != REVISIONS[-1]:
+        raise StoreError(f"there is no database {path}; {schema.where_missing}")
+    with explained(path, schema):
+        revision = _revision(path, schema)
+        if revision != schema.revisions[-1]:
             raise StoreError(
-                f"{path} has schema {revision or 'none'}, expected {REVISIONS[-1]}; "
-                "a command that writes, such as `atlas up`, brings it up to date"
+                f"{path} has schema {revision or 'none'}, expected {schema.revisions[-1]}; {schema.where_old}"
             )
         return _engine(path, "ro", "BEGIN")
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path, schema: Schema) -> Iterator[None]:
     """Turns what SQLite and the file system say about the database into a StoreError with a next step."""
     try:
         yield
@@ -77,9 +103,7 @@ def explained(path: Path) -> Iterator[None]:
         if isinstance(cause, sqlite3.OperationalError):
             raise StoreError(f"cannot use the database {path}: {cause}; {_next_step(str(cause))}") from error
         if type(cause) is sqlite3.DatabaseError:
-            raise StoreError(
-                f"{path} is not an intact SQLite database: {cause}; move it away and rebuild it with `atlas reindex`"
-            ) from error
+            raise StoreError(f"{path} is not an intact SQLite database: {cause}; {schema.where_broken}") from error
         raise
 
 
@@ -91,7 +115,7 @@ def _next_step(error: str) -> str:
     return "check that you may read and write the file and its folder, or set ATLAS_HOME to another folder"
 
 
-def _revision(path: Path) -> str | None:
+def _revision(path: Path, schema: Schema) -> str | None:
     """The schema of the database; None for an empty one. Raises StoreError if this Atlas cannot handle it."""
     with closing(_connect(path, "ro")) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -103,15 +127,15 @@ def _revision(path: Path) -> str | None:
             )
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     revision = str(row[0]) if row else None
-    if revision is not None and revision not in REVISIONS:
+    if revision is not None and revision not in schema.revisions:
         raise StoreError(
-            f"{path} was written by a newer Atlas (schema {revision}, this one knows up to {REVISIONS[-1]}); "
+            f"{path} was written by a newer Atlas (schema {revision}, this one knows up to {schema.revisions[-1]}); "
             "upgrade Atlas, or set ATLAS_HOME to another folder"
         )
     return revision
 
 
-def _create_or_migrate(path: Path) -> None:
+def _create_or_migrate(path: Path, schema: Schema) -> None:
     """Brings the schema up to date, one process at a time, keeping a copy of what was there."""
     from alembic import command
     from alembic.config import Config
@@ -121,8 +145,8 @@ def _create_or_migrate(path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with open(path, "ab", opener=only_owner):
             pass
-        revision = _revision(path)
-        if revision == REVISIONS[-1]:
+        revision = _revision(path, schema)
+        if revision == schema.revisions[-1]:
             return
         if revision is not None:
             _back_up(path, path.with_name(f"{path.name}.bak-{revision}"))
@@ -131,7 +155,7 @@ def _create_or_migrate(path: Path) -> None:
         # Off while migrating: SQLite changes a table by dropping and rebuilding it, which would cascade.
         engine = _engine(path, "rw", "BEGIN IMMEDIATE", foreign_keys=False)
         config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        config.set_main_option("script_location", str(schema.migrations).replace("%", "%%"))
         with engine.begin() as migrating:
             config.attributes["connection"] = migrating
             command.upgrade(config, "head")

@@ -19,7 +19,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from atlas.errors import NotFoundError, UsageError
 from atlas.run import CLOCKS
 from atlas.store import experiments
-from atlas.store.database import explained
+from atlas.store.database import RUNS, explained
 from atlas.store.experiments import ExperimentRecord
 from atlas.store.models import EventRecord, RunRecord, SampleRecord
 from atlas.store.snapshot import Snapshot
@@ -293,7 +293,7 @@ class Queries:
     @contextmanager
     def _reading(self) -> Iterator[Session]:
         """One short transaction: while it is open, SQLite cannot shorten its write-ahead log."""
-        with explained(self.path), Session(self._reader) as session:
+        with explained(self.path, RUNS), Session(self._reader) as session:
             yield session
 
     def _rows(self, run_id: str, query: str, **parameters: Any) -> Sequence[Any]:

@@ -32,7 +32,7 @@ def reindex(home: Path, worker_of: Callable[[Path], Worker | None]) -> int:
     Raises StoreError if another process has the database open.
     """
     path, new = home / database.FILE_NAME, home / "atlas.db.reindex"
-    with database.explained(path):
+    with database.explained(path, database.RUNS):
         _remove(new)
         try:
             with Store.open_file(new) as store:

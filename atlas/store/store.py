@@ -48,14 +48,14 @@ class Store(Queries):
     @classmethod
     def open_file(cls, path: Path) -> Self:
         """`open`, for a database file of another name."""
-        writer = database.open_for_writing(path)
-        return cls(path, database.open_for_reading(path), writer)
+        writer = database.open_for_writing(path, database.RUNS)
+        return cls(path, database.open_for_reading(path, database.RUNS), writer)
 
     @classmethod
     def open_read_only(cls, home: Path) -> Self:
         """Opens the store in `home` so that nothing can change it. Raises StoreError if there is none."""
         path = home / database.FILE_NAME
-        return cls(path, database.open_for_reading(path), None)
+        return cls(path, database.open_for_reading(path, database.RUNS), None)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -258,7 +258,8 @@ class Store(Queries):
         """One transaction that holds the write lock from its first statement on."""
         if self._writer is None:
             raise StoreError(f"{self.path} was opened for reading only; use Store.open to change it")
-        with database.explained(self.path), Session(self._writer, expire_on_commit=False) as session, session.begin():
+        explained = database.explained(self.path, database.RUNS)
+        with explained, Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
 

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import threading
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,9 @@ def upgrade():
 def next_atlas(tmp_path, monkeypatch):
     """An Atlas with one more migration."""
     migrations = tmp_path / "migrations"
-    shutil.copytree(database.MIGRATIONS, migrations)
+    shutil.copytree(database.RUNS.migrations, migrations)
     (migrations / "versions" / "revision_0003.py").write_text(NEXT_REVISION)
-    monkeypatch.setattr(database, "MIGRATIONS", migrations)
-    monkeypatch.setattr(database, "REVISIONS", [*database.REVISIONS, "0003"])
+    monkeypatch.setattr(database, "RUNS", replace(database.RUNS, migrations=migrations))
     return migrations
 
 
