@@ -1,0 +1,210 @@
+"""The file of this process: whole lines, written at once. Nothing here raises; what is not written is counted.
+
+Adapters with records of their own call `write`; everybody else uses `atlas.sdk.session`.
+"""
+
+import itertools
+import os
+import re
+import sys
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from atlas.private import only_owner
+from atlas.sdk.fields import Refused, fit
+from atlas.sdk.plain import ENCODER
+from atlas.sdk.redaction import Redaction
+from atlas.sdk.schema import VERSION
+
+FOLDER_VARIABLE = "ATLAS_TRACES"
+DEFAULT_FOLDER = "traces"
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
+
+class Log:
+    """Where the lines of one process go."""
+
+    def __init__(self) -> None:
+        self._folder: str | None = None
+        self._redaction = Redaction()
+        self._off: str | None = None
+        self._descriptor: int | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Forgets what belongs to another process: a forked child writes a file of its own."""
+        self._lock = threading.RLock()  # so that a signal handler may write while its thread does
+        self._close()
+        self._process = f"{os.uname().nodename}:{os.getpid()}:{time.time():.3f}"
+        self._prefix = os.urandom(8).hex()
+        self._numbers = itertools.count(1)
+        self._sequence = itertools.count()
+        self._written = 0
+        self._dropped: Counter[str] = Counter()
+        self._dropped_of: Counter[str] = Counter()
+
+    def configure(self, folder: str | os.PathLike[str] | None, patterns: Sequence[str]) -> None:
+        with self._lock:
+            self._off = None
+            try:
+                self._folder = None if folder is None else os.fspath(folder)
+                self._redaction = Redaction((patterns,) if isinstance(patterns, str) else tuple(patterns))
+            except Exception as error:
+                self._off = f"capture is off: {error}"
+                _warn(f"{self._off}. Nothing is written until atlas.sdk.configure() is called with what it can use")
+            self._close()
+
+    def new_id(self) -> str:
+        return f"{self._prefix}-{next(self._numbers)}"
+
+    def write(self, record: dict[str, Any]) -> bool:
+        try:
+            if self._off is not None:
+                raise Refused(self._off)
+            body = self._body(record)
+            with self._lock:
+                self._append(body, ordered="at_seconds" not in record)
+                self._written += 1
+            return True
+        except Exception as error:
+            self.drop(error, record)
+            return False
+
+    def drop(self, error: Exception, record: dict[str, Any]) -> None:
+        """Counts an event that is not written."""
+        reason = _reason(error)
+        with self._lock:
+            self._dropped[reason] += 1
+            self._dropped_of[record["session"]] += 1
+            first = self._dropped[reason] == 1
+        if first:
+            _warn(f"an event was not written: {reason}. Further ones are counted in atlas.sdk.status()")
+
+    def status(self) -> dict[str, Any]:
+        with self._lock:
+            return {
+                "written": self._written,
+                "dropped": dict(self._dropped),
+                "file": self._path,
+                "process": self._process,
+                "redaction": self._redaction.name,
+                "off": self._off,
+            }
+
+    def _body(self, record: dict[str, Any]) -> bytes:
+        now = {} if "at_seconds" in record else {"at_seconds": time.time(), "monotonic_seconds": time.monotonic()}
+        whole = {"schema_version": VERSION, "id": None, **now, "process": self._process, **record}
+        if whole["id"] is None:
+            whole["id"] = record["session"] if record["type"] == "session" else self.new_id()
+        if record["type"] == "session":
+            whole.setdefault("redaction", self._redaction.name)
+        if record["type"] == "end":
+            whole["dropped"] = record.get("dropped", 0) + self._dropped_of.pop(record["session"], 0)
+        fitting = fit(whole)
+        try:
+            redacted = self._redaction.record(fitting)
+        except Exception as error:
+            raise Refused(f"redaction failed: {type(error).__name__}") from error
+        line = ENCODER.encode(redacted)
+        try:
+            return line.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return line.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+    def _append(self, body: bytes, ordered: bool) -> None:
+        if not self._is_open():
+            self._open()
+        assert self._descriptor is not None
+        end = b',"sequence":%d}\n' % next(self._sequence) if ordered else b"}\n"
+        rest = (b"\n" if self._torn else b"") + body[:-1] + end
+        self._torn = True
+        while rest:
+            size = os.write(self._descriptor, rest)
+            if size == 0:
+                raise Refused("nothing was written, and no error")
+            rest = rest[size:]
+        self._torn = False
+
+    def _is_open(self) -> bool:
+        """Whether the descriptor is still that of our file, and the file is still in a folder. An agent that closes all
+        descriptors may have opened something else under its number."""
+        if self._descriptor is None:
+            return False
+        try:
+            found = os.fstat(self._descriptor)
+        except OSError:
+            self._descriptor = None
+            return False
+        if (found.st_dev, found.st_ino) != self._inode:
+            self._descriptor = None
+            return False
+        if found.st_nlink == 0:
+            self._close()
+            return False
+        return True
+
+    def _open(self) -> None:
+        folder = os.path.abspath(os.environ.get(FOLDER_VARIABLE) or self._folder or DEFAULT_FOLDER)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        host = re.sub(r"[^\w.-]", "_", os.uname().nodename)
+        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        path = os.path.join(folder, f"{moment}-{host}-{os.getpid()}-{os.urandom(4).hex()}.jsonl")
+        descriptor = only_owner(path, _FLAGS)
+        found = os.fstat(descriptor)
+        self._inode = (found.st_dev, found.st_ino)
+        self._descriptor, self._path = descriptor, path
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        self._path: str | None = None
+        self._torn = False
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    """Why an event was not written, without any text of the event."""
+    if isinstance(error, Refused):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"cannot write: {error.strerror}"
+    return f"bug in capture: {type(error).__name__}"
+
+
+def _warn(message: str) -> None:
+    try:
+        warnings.warn(f"atlas.sdk: {message}", RuntimeWarning, stacklevel=2)
+    except Exception:  # warnings are errors here: the agent must not get one
+        print(f"atlas.sdk: {message}", file=sys.stderr)
+
+
+_log = Log()
+os.register_at_fork(after_in_child=_log.begin)
+
+
+def write(record: dict[str, Any]) -> bool:
+    """Writes one record and says whether it is in the file. Never raises.
+
+    `record` has the fields of the line schema (`atlas.traces.records`); `type` and `session` must be there. What is
+    left out is filled in: `schema_version`, `id`, `process`, the time (`at_seconds`, `monotonic_seconds`) and
+    `sequence`. A record that brings an `at_seconds` of its own, such as a finished span, gets no `sequence`: the order
+    of its session is then that of the clock. Of a session, `id` and `session` are the same. `dropped` of an `end` is
+    filled in. Values that a field cannot hold, and keys that are no field, go into `metadata`; text is redacted, ids
+    are not.
+    """
+    return _log.write(record)
+
+
+def new_id() -> str:
+    """An id that no other record has."""
+    return _log.new_id()
+
+
+def status() -> dict[str, Any]:
+    """What became of the events of this process: `written`, `dropped` by reason, the `file` of it, and whether capture
+    is `off`."""
+    return _log.status()
