@@ -13,8 +13,9 @@ from typing import IO, Any, NoReturn
 
 from pydantic import ValidationError
 
+from atlas.sdk.redaction import Redaction
 from atlas.sdk.schema import VERSION
-from atlas.secrets import redact
+from atlas.traces.arc import Counts, is_arc, records_of
 from atlas.traces.records import ADAPTER, AnyRecord, AttemptRecord, InterventionRecord, SessionRecord
 
 LONGEST_LINE_BYTES = 16 << 20
@@ -25,6 +26,7 @@ _LONGEST_PROBLEM = 300
 _UNUSUAL = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)|\d{19}|\d[eE]\+?\d{2}")
 """Where text may hold half a character or NUL, or a number be too large: only then is every value looked at."""
 _UNSAFE = re.compile("[\ud800-\udfff\0]")
+_REDACTION = Redaction()
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Line:
     """Why it cannot be taken."""
     doubts: tuple[str, ...] = ()
     """What is odd about it, though it is taken."""
+    arc: Counts | None = None
+    """What became of its fields, where it is a session of Arc's."""
 
 
 class BadLine(ValueError):
@@ -62,8 +66,7 @@ def read_lines(path: Path, start_bytes: int = 0, newlines: int = 0) -> Iterator[
             if not raw.strip():
                 continue
             try:
-                records, doubts = _records(raw)
-                yield Line(number, end_bytes, newlines, records, doubts=doubts)
+                yield _line(raw, number, end_bytes, newlines)
             except BadLine as error:
                 if not whole:
                     return
@@ -79,10 +82,13 @@ def _raw_lines(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
         yield raw, rest.endswith(b"\n")
 
 
-def _records(raw: bytes) -> tuple[tuple[AnyRecord, ...], tuple[str, ...]]:
+def _line(raw: bytes, number: int, end_bytes: int, newlines: int) -> Line:
     document = _document(raw)
+    if is_arc(document):
+        converted, counts = records_of(document)
+        return Line(number, end_bytes, newlines, tuple(map(record_of, converted)), arc=counts)
     record = record_of(document)
-    return (record,), doubts_of(record)
+    return Line(number, end_bytes, newlines, (record,), doubts=_doubts(record))
 
 
 def record_of(document: dict[str, Any]) -> AnyRecord:
@@ -104,8 +110,7 @@ def record_of(document: dict[str, Any]) -> AnyRecord:
     return record
 
 
-def doubts_of(record: AnyRecord) -> tuple[str, ...]:
-    """What is odd about a record that is taken all the same."""
+def _doubts(record: AnyRecord) -> tuple[str, ...]:
     if not isinstance(record, AttemptRecord | InterventionRecord) or (record.duration_seconds or 0) >= 0:
         return ()
     return (f"negative duration of {record.duration_seconds:g} s",)
@@ -169,14 +174,12 @@ def _usual(value: Any) -> Any:
     return value
 
 
-def _redacted(value: Any) -> Any:
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, dict):
-        return {name: _redacted(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_redacted(item) for item in value]
-    return value
+def _redacted(document: dict[str, Any]) -> dict[str, Any]:
+    """What came from elsewhere has not gone through redaction. What cannot be redacted is not taken."""
+    try:
+        return _REDACTION.record(document)
+    except Exception as error:
+        raise BadLine(f"cannot be redacted: {type(error).__name__}") from error
 
 
 def _explained(error: ValidationError) -> str:
@@ -188,5 +191,5 @@ def _explained(error: ValidationError) -> str:
 
 def _sayable(problem: str) -> str:
     """It may quote the line: short, and without a secret."""
-    problem = str(_redacted(problem))
+    problem = _REDACTION.text(problem)
     return problem if len(problem) <= _LONGEST_PROBLEM else problem[: _LONGEST_PROBLEM - 3] + "..."

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from atlas.store.traces.parents import Parents
 from atlas.store.traces.summary import summarise
+from atlas.traces.arc import Counts
 from atlas.traces.read import Line, read_lines, redact_line
 from atlas.traces.records import AnyRecord, ReviewRecord, SessionRecord
 
@@ -54,6 +56,8 @@ class ImportReport:
     """The file is another one than last time, and was read from its beginning."""
     unfinished: bool = False
     """Its last line has no end yet; the next import reads it."""
+    arc: Counts = field(default_factory=Counts)
+    """What became of the fields of Arc's sessions."""
     waiting: int = 0
     """Records in the store, of any file, whose session record has not come."""
 
@@ -119,7 +123,10 @@ def _sorted_out(
         )
     )
     fresh: list[_Fresh] = []
+    parents = Parents(connection, [record for line in batch for record in line.records])
     for line in batch:
+        if line.arc:
+            report.arc += line.arc
         if line.problem:
             bad.append(Problem(line.number, line.problem))
         for record in line.records:
@@ -128,8 +135,11 @@ def _sorted_out(
                 continue
             text = record.model_dump_json(exclude_none=True)
             there = known.get(record.id)
-            if there is None:
+            if there is None and (cycle := parents.cycle(record)):
+                bad.append(Problem(line.number, cycle))
+            elif there is None:
                 known[record.id] = text
+                parents.add(record)
                 fresh.append(_Fresh(record, text))
             elif there == text or redact_line(there) == text:  # an older Atlas may have redacted less
                 report.known += 1

@@ -42,7 +42,7 @@ class SessionTable(_Table, table=True):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None
-    parent: str | None = None
+    parent: str | None = Field(default=None, index=True)
     """The session around it."""
     tags: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     models: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))

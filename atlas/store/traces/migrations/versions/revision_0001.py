@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("input_tokens", sa.Integer()),
         sa.Column("output_tokens", sa.Integer()),
         sa.Column("cost_usd", sa.Float()),
-        sa.Column("parent", sa.String()),
+        sa.Column("parent", sa.String(), index=True),
         sa.Column("tags", sa.JSON(), nullable=False),
         sa.Column("models", sa.JSON(), nullable=False),
         sa.Column("outcomes", sa.JSON(), nullable=False),
