@@ -17,6 +17,7 @@ from atlas.cli import (
     sampling,
     specs,
     tokenizing,
+    traces,
 )
 from atlas.errors import AtlasError
 
@@ -47,6 +48,7 @@ app.command()(queue.resume)
 app.command()(queue.rerun)
 app.command()(grading.grade)
 app.command()(tokenizing.tokenizers)
+app.add_typer(traces.app, name="traces")
 app.command()(documentation.explain)
 app.command()(documentation.schema)
 app.command()(runs.reindex)

@@ -64,13 +64,19 @@ def rows(connection: sqlite3.Connection, filter: Filter, limit: int | None, offs
     return [_row(values) for values in found]
 
 
+def row(connection: sqlite3.Connection, number: int) -> SessionRow:
+    """Of the session with this number."""
+    query = f"SELECT {_COLUMNS} FROM session {_NEWEST_REVIEW} WHERE session.number = ?"
+    return _row(connection.execute(query, [number]).fetchone())
+
+
 def _row(values: Sequence[Any]) -> SessionRow:
-    row = list(values)
-    row[3] = tuple(json.loads(row[3]))
-    row[10] = tuple((scorer, score, passed) for scorer, score, passed in json.loads(row[10]))
-    row[11] = None if row[11] is None else bool(row[11])
-    row[12] = tuple(json.loads(row[12]))
-    return SessionRow(*row)
+    found = list(values)
+    found[3] = tuple(json.loads(found[3]))
+    found[10] = tuple((scorer, score, passed) for scorer, score, passed in json.loads(found[10]))
+    found[11] = None if found[11] is None else bool(found[11])
+    found[12] = tuple(json.loads(found[12]))
+    return SessionRow(*found)
 
 
 def outlines(connection: sqlite3.Connection) -> Iterator[Session]:

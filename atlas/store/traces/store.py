@@ -123,6 +123,11 @@ class TraceStore:
         with self._reading() as connection:
             return int(connection.execute(f"SELECT count(*) FROM session WHERE {where}", parameters).fetchone()[0])
 
+    def row(self, reference: str) -> SessionRow:
+        """What a list shows of the session that `session` returns. Raises NotFoundError."""
+        with self._reading() as connection:
+            return reading.row(connection, _find(connection, reference)[0])
+
     def session(self, reference: str) -> Session:
         """The session with this id, or else the only one whose id starts so, with its newest review. Raises
         NotFoundError."""
