@@ -55,6 +55,22 @@ _NEWEST_REVIEW = """
 def rows(connection: sqlite3.Connection, filter: Filter, limit: int | None, offset: int) -> list[SessionRow]:
     """The newest first."""
     where, parameters = condition(filter)
+    return _rows(connection, where, parameters, limit, offset)
+
+
+def row(connection: sqlite3.Connection, number: int) -> SessionRow:
+    """Of the session with this number."""
+    return _rows(connection, "number = ?", [number])[0]
+
+
+def parts(connection: sqlite3.Connection, id: str) -> list[SessionRow]:
+    """Sessions that were begun inside this one, the newest first."""
+    return _rows(connection, "parent = ? AND at_seconds IS NOT NULL", [id])
+
+
+def _rows(
+    connection: sqlite3.Connection, where: str, parameters: Sequence[Any], limit: int | None = None, offset: int = 0
+) -> list[SessionRow]:
     found = connection.execute(
         f"""SELECT {_COLUMNS} FROM (
             SELECT * FROM session WHERE {where} ORDER BY at_seconds DESC, id DESC LIMIT ? OFFSET ?
@@ -62,12 +78,6 @@ def rows(connection: sqlite3.Connection, filter: Filter, limit: int | None, offs
         [*parameters, -1 if limit is None else limit, offset],
     )
     return [_row(values) for values in found]
-
-
-def row(connection: sqlite3.Connection, number: int) -> SessionRow:
-    """Of the session with this number."""
-    query = f"SELECT {_COLUMNS} FROM session {_NEWEST_REVIEW} WHERE session.number = ?"
-    return _row(connection.execute(query, [number]).fetchone())
 
 
 def _row(values: Sequence[Any]) -> SessionRow:

@@ -128,6 +128,16 @@ class TraceStore:
         with self._reading() as connection:
             return reading.row(connection, _find(connection, reference)[0])
 
+    def row(self, reference: str) -> SessionRow:
+        """What a list shows of one session; `reference` as for `session`. Raises NotFoundError."""
+        with self._reading() as connection:
+            return reading.row(connection, _find(connection, reference)[0])
+
+    def parts(self, reference: str) -> list[SessionRow]:
+        """The sessions that were begun inside this one, the newest first. Raises NotFoundError."""
+        with self._reading() as connection:
+            return reading.parts(connection, _find(connection, reference)[1])
+
     def session(self, reference: str) -> Session:
         """The session with this id, or else the only one whose id starts so, with its newest review. Raises
         NotFoundError."""
