@@ -7,7 +7,8 @@ metrics.jsonl  out  append-only, one writer. A line is one JSON object:
                     {"event": "checkpoint", "message": "..."}
                     {"rewind": 40}     resumed from step 40: everything after it is computed again
 samples.jsonl  out  evaluated completions, one `Sample` a line; the same `rewind` lines
-splits.json    out  written once, atomically: size and sha256 of each split, and the identity of the grader
+splits.json    out  written once, atomically: size and sha256 of each split, the identity of the grader, and of traces
+                    their card
 problems.jsonl out  written once, atomically: the problems that are evaluated (dev, then test), one a line:
                     {"split": "dev", "problem_id": "1a2b", "messages": [{"role": "user", "content": "2 + 3?"}],
                      "answer": "5"}
@@ -139,12 +140,13 @@ class Stopped(Exception):
 class Run:
     """The job's side of the run directory. Logging never raises and never waits for the network."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, rank: int = 0) -> None:
+        """`rank`: of several processes that train together (`atlas.ranks`), only the first logs."""
+        self.directory, self.rank = directory, rank
         self.document = json.loads((directory / "spec.json").read_text())
         self.id: str = self.document["run_id"]
         self.job = JobSpec.model_validate_json(json.dumps(self.document["job"]))
-        self.clock = Clock()
+        self.clock = Clock(devices=max(1, self.job.resources.gpus or 1))
         self.stop_requested = False
         """Set by SIGTERM: checkpoint at the next step's end, then stop."""
         self.summary: dict[str, Any] = {}
@@ -152,8 +154,10 @@ class Run:
         self.step = 0
         self.planned_step = 0
         """The step at which training is complete."""
-        self._metrics = _open_for_append(directory / "metrics.jsonl")
-        self._samples = _open_for_append(directory / "samples.jsonl")
+        self._metrics, self._samples = (
+            _open_for_append(directory / name if rank == 0 else Path(os.devnull))
+            for name in ("metrics.jsonl", "samples.jsonl")
+        )
 
     @property
     def checkpoints(self) -> Path:
@@ -170,12 +174,16 @@ class Run:
             for split in ("train", "dev", "test")
         }
         document = {"splits": found, "grader": self.job.dataset.grader()}
+        if splits.card is not None:
+            document["card"] = dict(splits.card)
         path = self.directory / "splits.json"
         if path.exists():
             self._check_unchanged(json.loads(path.read_text()), document)
-        else:
+        elif self.rank == 0:
             self._write_whole(path.name, json.dumps(document, indent=2))
-        if not (self.directory / "problems.jsonl").exists():  # also of a run that an older Atlas began
+        if (
+            self.rank == 0 and not (self.directory / "problems.jsonl").exists()
+        ):  # also of a run that an older Atlas began
             self._write_whole("problems.jsonl", "".join(_problem_lines(splits)))
 
     @staticmethod
@@ -253,18 +261,20 @@ class Run:
 
     def flush(self) -> None:
         """Puts everything logged so far on the disk: call before a checkpoint."""
-        for stream in (self._metrics, self._samples):
+        for stream in (self._metrics, self._samples) if self.rank == 0 else ():
             try:
                 os.fsync(stream.fileno())
             except OSError:
                 logger.exception("could not flush %s", stream.name)
 
     def finish(self, state: str, **result: Any) -> None:
-        """Writes result.json atomically."""
+        """Writes result.json atomically; `rank-<rank>.json` in a process that is not the first."""
         self.flush()
         document = {"state": state, "step": self.step, "clocks": self.clock.readings(), **result}
         document["summary"] = self.summary
-        self._write_whole("result.json", json.dumps(document, indent=2, default=str))
+        self._write_whole(
+            "result.json" if self.rank == 0 else f"rank-{self.rank}.json", json.dumps(document, indent=2, default=str)
+        )
 
     def _write_whole(self, name: str, text: str) -> None:
         temporary = self.directory / f"{name}.part"

@@ -271,11 +271,23 @@ class EvaluationSpec(Spec):
 class ResourcesSpec(Spec):
     """What the job needs from the machine."""
 
-    gpus: int | None = Field(None, ge=0, le=1)
-    """GPUs to use: 0 is the CPU. Default: one if the machine has any."""
+    gpus: int | None = Field(None, ge=0, le=64)
+    """GPUs of one machine to use: 0 is the CPU. Default: one if the machine has any. Several train one model together:
+    its weights and optimizer states are split among them (FSDP2), and each learns from its share of every step, so that
+    `batch_size` is that of all together. A teacher is whole on each."""
     cpus: int | None = Field(None, ge=1)
     """CPU cores of a job without a GPU (`gpus: 0`): jobs run side by side as long as there are cores for them, each on
     its own. Default: all cores, so that one job runs at a time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_one_machine(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "nodes" in data:
+            raise ValueError(
+                f"nodes: {data['nodes']} is not supported: a job runs on one machine; remove it, and use gpus for several "
+                "GPUs of that machine"
+            )
+        return data
 
     @model_validator(mode="after")
     def _consistent(self) -> "ResourcesSpec":

@@ -1,6 +1,7 @@
 """python -m atlas.worker RUN_DIR: runs one job, from spec.json to result.json.
 
-The worker sees only its run directory and what the job names. It leaves a result.json unless it is killed.
+The worker sees only its run directory and what the job names. It leaves a result.json unless it is killed. For several
+GPUs it starts itself again for each (`atlas.ranks`).
 """
 
 import fcntl
@@ -20,6 +21,7 @@ from atlas.failure import reason_of
 from atlas.monitors import wandb
 from atlas.private import open_private
 from atlas.provenance import environment
+from atlas.ranks import end_with_parent, place, supervise
 from atlas.run import Run, Stopped, is_working
 
 logger = logging.getLogger(__name__)
@@ -29,8 +31,9 @@ SUCCEEDED, FAILED, BUSY, STOPPED = 0, 1, 3, 143
 _LOG_TAIL_LINES = 40
 
 
-def work(run_dir: Path) -> int:
-    """Runs the job of this directory to its end and returns the exit code."""
+def work(run_dir: Path, ranks: int | None = None) -> int:
+    """Runs the job of this directory to its end and returns the exit code. `ranks`: processes that train together;
+    default: one for each GPU that the job asks for."""
     lock = open_private(run_dir / "worker.lock", "a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,12 +44,26 @@ def work(run_dir: Path) -> int:
     _record_environment(run_dir)
     run = Run(run_dir)
     _stop_on_sigterm(run)
+    ranks = ranks or run.job.resources.gpus or 1
     streamer = wandb.start(run_dir) if run.job.wandb else None
     try:
-        return _run_method(run)
+        return _run_method(run) if ranks == 1 else _run_ranks(run, ranks)
     finally:
         if streamer:
             wandb.stop(streamer, timeout_seconds=30)
+
+
+def work_as_rank(run_dir: Path) -> int:
+    """The part of one of several processes that the worker has started. Returns the exit code."""
+    rank, _ = place()
+    end_with_parent()
+    run = Run(run_dir, rank)
+    if rank == 0:
+        _stop_on_sigterm(run)
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the first speaks for all
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return _run_method(run)
 
 
 def recorded_handle(run_dir: Path) -> tuple[str, list[int]] | None:
@@ -71,6 +88,18 @@ def log_tail(run_dir: Path, lines: int = _LOG_TAIL_LINES) -> str:
     except FileNotFoundError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
+
+
+def _run_ranks(run: Run, ranks: int) -> int:
+    command = [sys.executable, "-P", "-m", "atlas.worker", str(run.directory)]
+    for old in run.directory.glob("rank-*.json"):
+        old.unlink()
+    codes, culprit = supervise(command, ranks, lambda: run.stop_requested)
+    cause = run.directory / f"rank-{culprit}.json"
+    if culprit is not None and cause.exists():
+        # The first process knows no more than that another has left it.
+        cause.replace(run.directory / "result.json")
+    return codes[0] if culprit is None else FAILED
 
 
 def _run_method(run: Run) -> int:
@@ -121,7 +150,7 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("usage: python -m atlas.worker RUN_DIR")
     keep_to_cores()
-    sys.exit(work(Path(sys.argv[1])))
+    sys.exit(work(Path(sys.argv[1])) if place() == (0, 1) else work_as_rank(Path(sys.argv[1])))
 
 
 if __name__ == "__main__":

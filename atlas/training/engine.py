@@ -31,6 +31,7 @@ from atlas.models import (
 )
 from atlas.private import open_private
 from atlas.run import Run
+from atlas.training import ranks
 from atlas.training.attention import own_attention
 from atlas.training.compatibility import why_not_ours
 from atlas.training.generation import causal_model, eos_token_ids
@@ -82,7 +83,7 @@ class OnPolicyTrainer(Measured, Trainer):
         """What the step learns from."""
         self.max_tokens = 0
         """Tokens of a packed micro-batch; 0 before the first step."""
-        self.max_prompts = prompts_per_step
+        self.max_prompts = prompts_per_step // ranks.size()
         """Prompts whose rollouts are written at once."""
         self._last_readings: Mapping[str, float] = {}
         self.vllm: Vllm | None = None
@@ -127,16 +128,17 @@ class OnPolicyTrainer(Measured, Trainer):
     def training_step(self, model: Any, inputs: Sequence[int], num_items_in_batch: Any = None) -> torch.Tensor:
         """One optimizer step's gradient, from its prompts. Returns the loss."""
         self.max_tokens = self.max_tokens or _affordable_tokens(self.run.job, self.args.device)
+        inputs = ranks.share(inputs)
         self.step_metrics = {}
         rollouts = self.at_hand = self.rollouts(inputs)
         rows_of = [self.examples[i] for i in inputs for _ in range(self.num_generations)]
-        self.step_metrics |= self.score(rows_of, rollouts)
+        self.step_metrics |= ranks.means(self.score(rows_of, rollouts))
         model.train()
         with self.phase("forward_backward"):
             loss, sums = self._backing_off("max_tokens", lambda: self._backward(rollouts))
         kept = self.learnt_from(rollouts)
-        self.run.clock.tokens_trained += sum(len(rollouts[i].completion_ids) for i in kept)
-        self.step_metrics |= self.means(sums, sum(self.terms(rollouts, i) for i in kept))
+        self.run.clock.tokens_trained += int(ranks.sum_of(sum(len(rollouts[i].completion_ids) for i in kept)))
+        self.step_metrics |= self.means(sums, int(ranks.sum_of(sum(self.terms(rollouts, i) for i in kept))))
         self.step_metrics["loss"] = float(loss)
         self._check_finite("loss", loss)
         return loss
@@ -144,17 +146,18 @@ class OnPolicyTrainer(Measured, Trainer):
     def rollouts(self, prompts: Sequence[int]) -> list[Rollout]:
         """What the student writes for these examples, all at once."""
         eos = eos_token_ids(self.student, self.tokenizer)
-        student = Writer(self.student, head_of(self.student, self.vocabulary), self.prompts, eos)
+        student = Writer(self.student, self.vocabulary, self.prompts, eos)
         written = self.written_by(student, prompts)
-        self.run.clock.rollouts += len(written)
-        self.step_metrics |= _lengths(written)
+        self.run.clock.rollouts += len(written) * ranks.size()
+        self.step_metrics |= _lengths(ranks.gather([(len(each.completion_ids), each.clipped) for each in written]))
         return written
 
     def written_by(self, writer: Writer, prompts: Sequence[int]) -> list[Rollout]:
         """Completions of these examples, in the writer's tokens."""
-        with self.phase("generate"), self.compute_loss_context_manager():
+        with self.phase("generate"), self.compute_loss_context_manager(), ranks.whole(self.model):
             written = self._backing_off("max_prompts", lambda: self._write(writer, prompts))
-        self.run.clock.tokens_generated += sum(len(rollout.completion_ids) for rollout in written)
+            tokens = ranks.sum_of(sum(len(rollout.completion_ids) for rollout in written))
+        self.run.clock.tokens_generated += int(tokens)
         return written
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -167,6 +170,7 @@ class OnPolicyTrainer(Measured, Trainer):
             seed = _seed_of(self.args.seed, self.state.global_step, "rollouts")
             return self.vllm.roll_out([self.prompts[i] for i in prompts], self.num_generations, seed=seed)
         written: list[Rollout] = []
+        first = ranks.rank() * len(prompts)
         for start in range(0, len(prompts), self.max_prompts):
             written += roll_out(
                 writer.model,
@@ -175,29 +179,45 @@ class OnPolicyTrainer(Measured, Trainer):
                 self.num_generations,
                 self.sampling,
                 eos_token_ids=writer.eos_token_ids,
-                seed=_seed_of(self.args.seed, self.state.global_step, f"rollouts {start}"),
+                seed=_seed_of(self.args.seed, self.state.global_step, f"rollouts {first + start}"),
             )
         return written
 
     def _backward(self, rollouts: Sequence[Rollout]) -> tuple[torch.Tensor, dict[str, float]]:
         """Makes the gradients of all micro-batches. Returns the loss and sums of what the losses report."""
         self.model.zero_grad()  # of an attempt that ran out of memory
-        torch.manual_seed(_seed_of(self.args.seed, self.state.global_step, "dropout"))
+        dropout = f"dropout {ranks.rank()}" if ranks.rank() else "dropout"
+        torch.manual_seed(_seed_of(self.args.seed, self.state.global_step, dropout))
         kept = self.learnt_from(rollouts)
         rows = [rollouts[i].row for i in kept]
-        denominator = max(1, sum(self.terms(rollouts, i) for i in self.counted(rollouts)))
+        denominator = max(1, int(ranks.sum_of(sum(self.terms(rollouts, i) for i in self.counted(rollouts)))))
         total = torch.zeros((), device=self.args.device)
         sums: Counter[str] = Counter()
-        for chosen in micro_batches(rows, self.max_rows, self.max_tokens):
-            packed = pack([rows[i] for i in chosen], self.args.device)
-            with self.compute_loss_context_manager():
-                loss, reported = self.packed_loss(packed, [kept[i] for i in chosen])
+        batches = list(micro_batches(rows, self.max_rows, self.max_tokens))
+        for number in range(max(ranks.gather(len(batches)))):
+            chosen = batches[number] if number < len(batches) else []
+            loss, reported = self._micro_batch_loss(rollouts, [kept[i] for i in chosen])
             loss = loss / denominator
             with own_attention(self.student):  # gradient checkpointing computes the layers again
                 self.accelerator.backward(loss)
             total += loss.detach()
             sums.update({name: float(value) for name, value in reported.items()})
-        return total, dict(sums)
+        return ranks.total(total), ranks.sums(sums)
+
+    def _micro_batch_loss(
+        self, rollouts: Sequence[Rollout], rows: Sequence[int]
+    ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """`packed_loss` of these rollouts. Without any, something whose gradient is zero: where the weights are split,
+        no process can go through the model alone."""
+        packed = pack([rollouts[i].row for i in rows or [0]], self.args.device)
+
+        def loss() -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+            if rows:
+                return self.packed_loss(packed, rows)
+            return hidden_states(self.student, packed).sum() * 0, {}
+
+        with self.compute_loss_context_manager():
+            return ranks.through(self.model, loss)
 
     def _backing_off(self, limit: str, work: Callable[[], T]) -> T:
         """Does the work; whenever the device runs out of memory, again with half of `limit`."""
@@ -206,7 +226,8 @@ class OnPolicyTrainer(Measured, Trainer):
             try:
                 return work()
             except torch.OutOfMemoryError:
-                if getattr(self, limit) <= least:
+                together = limit == "max_tokens" and ranks.size() > 1  # the others are in the middle of it
+                if together or getattr(self, limit) <= least:
                     raise
             setattr(self, limit, max(least, getattr(self, limit) // 2))
             torch.cuda.empty_cache()
@@ -277,15 +298,17 @@ def _with_adapters(model: PreTrainedModel, lora: LoraConfig | None) -> Any:
     return model if lora is None else get_peft_model(model, lora)
 
 
-def _lengths(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    lengths = [len(rollout.completion_ids) for rollout in rollouts]
-    terminated = [len(rollout.completion_ids) for rollout in rollouts if not rollout.clipped]
+def _lengths(of_ranks: Sequence[Sequence[tuple[int, bool]]]) -> dict[str, float]:
+    """Of completions: their lengths, and whether they were clipped."""
+    completions = [completion for of_rank in of_ranks for completion in of_rank]
+    lengths = [length for length, _ in completions]
+    terminated = [length for length, clipped in completions if not clipped]
     return {
         "completions/mean_length": sum(lengths) / len(lengths),
         "completions/min_length": min(lengths),
         "completions/max_length": max(lengths),
         "completions/mean_terminated_length": sum(terminated) / len(terminated) if terminated else 0.0,
-        "completions/clipped_ratio": sum(rollout.clipped for rollout in rollouts) / len(rollouts),
+        "completions/clipped_ratio": sum(clipped for _, clipped in completions) / len(completions),
     }
 
 
@@ -298,7 +321,7 @@ def _affordable_tokens(job: JobSpec, device: torch.device) -> int:
     if device.type != "cuda":
         return micro_batch_tokens(job, size)
     estimate = estimate_peak_bytes(job)
-    coming_bytes = estimate.gradients_bytes + estimate.optimizer_bytes if estimate else 0
+    coming_bytes = (estimate.gradients_bytes + estimate.optimizer_bytes) // ranks.size() if estimate else 0
     free_bytes, _ = torch.cuda.mem_get_info(device)
     affordable = int(_SHARE * (free_bytes - coming_bytes) / activation_bytes_per_token(job, size))
     return min(_MOST_TOKENS, max(_LEAST_TOKENS, affordable))

@@ -1,6 +1,6 @@
 """The pass rate on held-out problems, off the training clock: dev on the way, to choose a checkpoint; test once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -9,7 +9,7 @@ from atlas.analysis.intervals import wilson
 from atlas.datasets.base import Example, Splits
 from atlas.errors import RunFailed
 from atlas.run import Run, Sample, Stopped
-from atlas.training import checkpoints
+from atlas.training import checkpoints, ranks
 from atlas.training.chat_template import check_chat_template
 from atlas.training.generation import Completion, generate
 from atlas.training.load import check_vocabulary, load_model, load_tokenizer, resolved_revision
@@ -93,7 +93,7 @@ class Evaluator:
         `test/*` at `step`, the run's last, and the samples at the step of the weights. Raises Stopped like `student`.
         """
         best = self.run.summary["best"]
-        values = self.run.logged("test/pass_rate", step)
+        values = ranks.agreed(lambda: self.run.logged("test/pass_rate", step))
         if values is None:
             found, samples = self._measure(model, self.test_examples, "test")
             values = {f"test/{name}": value for name, value in (found | {"step": best["step"]}).items()}
@@ -118,9 +118,12 @@ class Evaluator:
     def _keep(self, model: PreTrainedModel, step: int) -> None:
         folder = self.run.checkpoints
         with self.run.clock.phase("checkpoint", training=False):
-            checkpoints.rotate_best(folder, step)  # first, so that the disk never holds more than it must
             staged = folder / checkpoints.STAGING / "best"
-            model.save_pretrained(staged)
+            if ranks.rank():
+                ranks.save_pretrained(model, staged)
+                return
+            checkpoints.rotate_best(folder, step)  # first, so that the disk never holds more than it must
+            ranks.save_pretrained(model, staged)
             checkpoints.publish(staged, checkpoints.best_weights(folder, step))
 
     def _measure(
@@ -131,14 +134,16 @@ class Evaluator:
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> tuple[dict[str, float], list[Sample]]:
         spec, run, tokenizer = self.spec, self.run, tokenizer or self.tokenizer
-        prompts = [render_prompt(tokenizer, example.messages) for example in examples]
 
         def report(done: int, total: int) -> None:
             if run.stop_requested:
                 raise Stopped
-            run.progress(phase, done, total)
+            run.progress(
+                phase, min(done * ranks.size(), len(examples) * spec.num_samples), len(examples) * spec.num_samples
+            )
 
-        with run.clock.phase("evaluate", training=False):
+        def write(mine: Sequence[Example]) -> list[Sample]:
+            prompts = [render_prompt(tokenizer, example.messages) for example in mine]
             completions = generate(
                 model,
                 tokenizer,
@@ -150,11 +155,14 @@ class Evaluator:
                 seed=run.job.seed,
                 before_batch=report,
             )
-            samples = [
+            return [
                 self._sample(example, completions[i * spec.num_samples + k], k)
-                for i, example in enumerate(examples)
+                for i, example in enumerate(mine)
                 for k in range(spec.num_samples)
             ]
+
+        with run.clock.phase("evaluate", training=False), ranks.whole(model):
+            samples = _together(examples, write)
         return _statistics(samples, len(examples)), samples
 
     def _sample(self, example: Example, completion: Completion, number: int) -> Sample:
@@ -178,6 +186,23 @@ class Evaluator:
             "high": values["pass_rate_high"],
             "train_seconds": self.run.clock.readings()["train_seconds"],
         }
+
+
+def _together(examples: Sequence[Example], write: Callable[[Sequence[Example]], list[Sample]]) -> list[Sample]:
+    """What all processes write, each for every n-th problem, in the order of the problems. Raises Stopped in all of
+    them if one was stopped."""
+    try:
+        mine = write(examples[ranks.rank() :: ranks.size()])
+    except Stopped:
+        ranks.gather(None)
+        raise
+    found = ranks.gather(mine)
+    if None in found:
+        raise Stopped
+    order = {example.id: place for place, example in enumerate(examples)}
+    return sorted(
+        (sample for each in found for sample in each), key=lambda sample: (order[sample.problem_id], sample.sample)
+    )
 
 
 def _statistics(samples: Sequence[Sample], problems: int) -> dict[str, float]:

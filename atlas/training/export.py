@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from atlas import __version__
 from atlas.run import Run
-from atlas.training import checkpoints
+from atlas.training import checkpoints, ranks
 
 FINAL, MERGED = "final", "merged"
 """Below `checkpoints/`: the weights of the last step (with LoRA the adapter alone), and with the adapter in them."""
@@ -24,7 +24,7 @@ def export(run: Run, model: Any, tokenizer: PreTrainedTokenizerBase) -> Path:
     final = _publish(run, FINAL, model, tokenizer)
     lora = run.job.student.lora
     if lora is not None and lora.merge:
-        _publish(run, MERGED, model.get_base_model(), tokenizer, state_dict=_merged_weights(model.get_base_model()))
+        _publish(run, MERGED, model.get_base_model(), tokenizer, state_dict=_merged_weights(model))
     return final
 
 
@@ -38,30 +38,35 @@ def write_model_cards(run: Run) -> None:
 
 def _publish(run: Run, name: str, model: Any, tokenizer: PreTrainedTokenizerBase, **options: Any) -> Path:
     staged = run.checkpoints / checkpoints.STAGING / name
+    if ranks.rank():
+        ranks.save_pretrained(model, staged, **options)
+        return run.checkpoints / name
     shutil.rmtree(staged, ignore_errors=True)
-    model.save_pretrained(staged, **options)
+    ranks.save_pretrained(model, staged, **options)
     tokenizer.save_pretrained(staged)
     return checkpoints.publish(staged, run.checkpoints / name)
 
 
 @torch.no_grad()
-def _merged_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _merged_weights(peft_model: Any) -> dict[str, torch.Tensor]:
     """weight + alpha / r B A of every adapted layer, under the names that the model has without adapters.
 
     On the CPU, and leaves the model as it is: merging in place and taking it back would round the weights.
     """
+    model = peft_model.get_base_model()
     adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        layer = next((layer for layer in adapted if name.startswith(f"{layer}.")), None)
-        if layer is None:
-            weights[name] = tensor.cpu()
-        elif ".base_layer." in name:
-            plain = name.replace(".base_layer.", ".")
-            weights[plain] = tensor.cpu()
-            if name == f"{layer}.base_layer.weight":
-                delta = adapted[layer].get_delta_weight("default")
-                weights[plain] = (tensor.float() + delta.float()).to(tensor.dtype).cpu()
+    weights, state = {}, ranks.full_state(model)
+    with ranks.whole(peft_model):
+        for name, tensor in state.items():
+            layer = next((layer for layer in adapted if name.startswith(f"{layer}.")), None)
+            if layer is None:
+                weights[name] = tensor
+            elif ".base_layer." in name:
+                plain = name.replace(".base_layer.", ".")
+                weights[plain] = tensor
+                if name == f"{layer}.base_layer.weight":
+                    delta = adapted[layer].get_delta_weight("default").cpu()
+                    weights[plain] = (tensor.float() + delta.float()).to(tensor.dtype)
     return weights
 
 

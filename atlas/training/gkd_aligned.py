@@ -19,6 +19,7 @@ from atlas.errors import RunFailed
 from atlas.methods.gkd import Gkd
 from atlas.private import open_private
 from atlas.run import Run
+from atlas.training import ranks
 from atlas.training.aligned_loss import Result, Roots, aligned_loss, aligned_policy_gradient
 from atlas.training.alignment.align import Aligner, Alignment
 from atlas.training.alignment.aligned_rows import AlignedRows
@@ -171,14 +172,15 @@ class AlignedGkdTrainer(GkdTrainer):
 
     def _aligned_bytes(self) -> int:
         lengths = self.student_table.lengths
-        return sum(
+        mine = sum(
             int(lengths[np.array(self.at_hand[row].completion_ids)][self.alignment.student_chunk[row] >= 0].sum())
             for row in self.learnt_from(self.at_hand)
         )
+        return int(ranks.sum_of(mine))
 
     def _keep_chunks(self) -> None:
         step = self.state.global_step + 1
-        if step & (step - 1):
+        if step & (step - 1) or ranks.rank():
             return
         path = self.run.directory / "alignment.jsonl"
         kept = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from atlas.datasets.base import Example
 from atlas.methods.grpo import Grpo
 from atlas.run import Run
+from atlas.training import ranks
 from atlas.training.distributions import entropy, log_softmax, sampled_logprobs, tempered
 from atlas.training.engine import OnPolicyTrainer, frozen_hidden_states
 from atlas.training.head import head_of
@@ -63,7 +64,7 @@ class GrpoTrainer(OnPolicyTrainer):
         self.method = method
         self.reference = reference and reference.requires_grad_(False).eval()
         self.weights = {name: weight for name, weight in method.rewards if weight}
-        self.reward_functions = reward_functions(run.job.dataset, run.job.seed)
+        self.reward_functions = reward_functions(run.job.dataset, run.job.seed, ranks.rank())
         self.advantages_R = torch.empty(0)
         self.dead_R: list[bool] = []
         self.old_logprobs: list[list[float]] = []

@@ -24,6 +24,7 @@ from transformers import (
 
 from atlas.errors import RunFailed
 from atlas.spec import LoraSpec, ModelSpec, StudentSpec, is_local
+from atlas.training import ranks
 from atlas.training.gguf import converted
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def load_again(model: PreTrainedModel, spec: StudentSpec, cache: Path) -> None:
     """Gives a trained model back the weights that `load_model` gave it, in place: a second model might not fit on the
     device. For a student from scratch the caller sets the same seed before. Raises RunFailed as `load_tokenizer` does.
     """
-    model.load_state_dict(_read(spec, cache, trainable=True).state_dict())
+    ranks.load_state(model, _read(spec, cache, trainable=True).state_dict())
 
 
 def resolved_revision(model: PreTrainedModel) -> str | None:

@@ -18,7 +18,7 @@ from atlas.datasets.base import Example
 from atlas.errors import RunFailed
 from atlas.run import Run, Stopped
 from atlas.spec import TrainingSpec
-from atlas.training import checkpoints, load
+from atlas.training import checkpoints, load, ranks
 from atlas.training.allocator import return_large_blocks
 from atlas.training.budget import used_up
 from atlas.training.chat_template import check_chat_template
@@ -50,13 +50,15 @@ def prepare(run: Run) -> Prepared:
     run.progress("load")
     return_large_blocks()
     disable_progress_bar()
+    ranks.join()
     job, cache = run.job, run.directory.parents[1] / "cache"
-    splits = job.dataset.load()
-    run.record_splits(splits)
-    tokenizer = load.load_tokenizer(job.student, cache)
-    check_chat_template(tokenizer, splits.train[0].messages)
-    set_seed(job.seed)  # the weights of a student from scratch
-    student = load.load_model(job.student, cache, trainable=True)
+    with ranks.first_goes_ahead():
+        splits = job.dataset.load()
+        run.record_splits(splits)
+        tokenizer = load.load_tokenizer(job.student, cache)
+        check_chat_template(tokenizer, splits.train[0].messages)
+        set_seed(job.seed)  # the weights of a student from scratch
+        student = load.load_model(job.student, cache, trainable=True)
     load.check_vocabulary(student, tokenizer)
     run.summary["revisions"] = {"student": load.resolved_revision(student)}
     evaluator = Evaluator(run, tokenizer, splits)
@@ -72,13 +74,14 @@ def arguments(run: Run, config: type, prompts_per_step: int, examples: int, **me
     if the training split is smaller than one step.
     """
     spec = _training(run)
-    micro_batch_size = spec.micro_batch_size or spec.batch_size
+    batch_size = spec.batch_size // ranks.size()
+    micro_batch_size = min(batch_size, spec.micro_batch_size or batch_size)
     cuda = load.device().type == "cuda"
     return config(
         output_dir=str(run.checkpoints / checkpoints.STAGING),
         max_steps=planned_steps(spec, examples, prompts_per_step),
         per_device_train_batch_size=micro_batch_size,
-        gradient_accumulation_steps=spec.batch_size // micro_batch_size,
+        gradient_accumulation_steps=batch_size // micro_batch_size,
         learning_rate=spec.learning_rate,
         lr_scheduler_type=_scheduler(spec),
         warmup_steps=spec.warmup_steps,
@@ -122,12 +125,12 @@ def fit(run: Run, trainer: Measured, prepared: Prepared, teacher: "Teacher | Non
     limit = run.job.budget.steps if run.job.budget else None
     planned = min(trainer.args.max_steps, limit or trainer.args.max_steps)
     run.progress("train", None, planned)
-    checkpoint, reasons = checkpoints.resume_point(run.checkpoints)
+    checkpoint, reasons = ranks.agreed(lambda: checkpoints.resume_point(run.checkpoints))
     step = checkpoints.step_of(checkpoint) if checkpoint else 0
     _rewind(run, checkpoint, step)
     for reason in reasons:
         run.event("checkpoint_passed_over", reason)
-    if step < planned and not used_up(run, step):
+    if step < planned and not ranks.agreed(lambda: used_up(run, step)):
         with ExitStack() as training:
             recorder = Recorder(run, prepared.evaluator, teacher, training)
             trainer.remove_callback(PrinterCallback)
@@ -140,18 +143,19 @@ def fit(run: Run, trainer: Measured, prepared: Prepared, teacher: "Teacher | Non
         trainer._load_from_checkpoint(str(checkpoint))
         # Training measures in mixed precision on a GPU, and so does what is measured without it.
         trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
-        if prepared.evaluator.due(step, last=True):
+        if ranks.agreed(lambda: prepared.evaluator.due(step, last=True)):
             prepared.evaluator.student(trainer.model, step)
     exported = export(run, trainer.model, prepared.tokenizer)
     if prepared.evaluator.chooses:
         _score_test(run, trainer, prepared)
-    write_model_cards(run)
+    if ranks.rank() == 0:
+        write_model_cards(run)
     return exported
 
 
 def _rewind(run: Run, checkpoint: Path | None, step: int) -> None:
     if checkpoint is None:
-        if '"values"' in (run.directory / "metrics.jsonl").read_text():
+        if run.rank == 0 and '"values"' in (run.directory / "metrics.jsonl").read_text():
             run.rewind(-1)  # an earlier attempt ended before its first checkpoint
         return
     run.clock.restore(json.loads((checkpoint / checkpoints.CLOCKS).read_text()))

@@ -1,7 +1,7 @@
 """In which order the examples are learnt from: a function of the seed alone, the same for every method."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from torch.utils.data import Sampler
 
@@ -12,7 +12,16 @@ class Order(Sampler[int]):
     Every epoch has an order of its own and leaves out what does not fill a step.
     """
 
-    def __init__(self, steps: int, examples: int, prompts_per_step: int, seed: int) -> None:
+    def __init__(
+        self,
+        steps: int,
+        examples: int,
+        prompts_per_step: int,
+        seed: int,
+        share: Callable[[Sequence[int]], Sequence[int]] = lambda step: step,
+    ) -> None:
+        """`share`: what of a step the sampler yields."""
+        self.share = share
         self.steps, self.examples, self.prompts_per_step, self.seed = steps, examples, prompts_per_step, seed
         self._epoch, self._shuffled = -1, [0]
 
@@ -21,7 +30,7 @@ class Order(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         for step in range(self.steps):
-            yield from self.of_step(step)
+            yield from self.share(self.of_step(step))
 
     def of_step(self, step: int) -> list[int]:
         """The indices of the examples of a step, counted from 0."""

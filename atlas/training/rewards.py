@@ -9,8 +9,8 @@ Reward = Callable[[Sequence[Example], Sequence[str], int], list[float]]
 """(the example of each completion, the completions of one step as text, the step) -> their rewards, in [0, 1]."""
 
 
-def reward_functions(dataset: Dataset, seed: int) -> Mapping[str, Reward]:
-    """All of them; `RewardWeights` says what each is."""
+def reward_functions(dataset: Dataset, seed: int, rank: int = 0) -> Mapping[str, Reward]:
+    """All of them; `RewardWeights` says what each is. `rank`: whose share of the step's completions they get."""
 
     def answer(examples: Sequence[Example], completions: Sequence[str], step: int) -> list[float]:
         return [dataset.score(example, text) for example, text in zip(examples, completions, strict=True)]
@@ -20,6 +20,7 @@ def reward_functions(dataset: Dataset, seed: int) -> Mapping[str, Reward]:
 
     def random(examples: Sequence[Example], completions: Sequence[str], step: int) -> list[float]:
         # A coin of its own for each place in the step: a resumed run throws the same ones.
-        return [float(Random(f"{seed} {step} {place}").getrandbits(1)) for place in range(len(completions))]
+        first = rank * len(completions)
+        return [float(Random(f"{seed} {step} {first + place}").getrandbits(1)) for place in range(len(completions))]
 
     return {"answer": answer, "format": format, "random": random}

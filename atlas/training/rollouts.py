@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from atlas.errors import RunFailed
 from atlas.training.attention import own_attention
 from atlas.training.distributions import log_softmax
-from atlas.training.head import Head
+from atlas.training.head import Head, head_of
 from atlas.training.packing import Row, pack
 
 _MIN_GROWTH = 64
@@ -42,10 +42,15 @@ class Writer:
     """A model that writes completions, in the tokens of its own tokenizer."""
 
     model: PreTrainedModel
-    head: Head
+    vocabulary: int
+    """How many of its logits count."""
     prompts: Sequence[list[int]]
     """Of every example."""
     eos_token_ids: Sequence[int]
+
+    @property
+    def head(self) -> Head:
+        return head_of(self.model, self.vocabulary)
 
 
 class Sampling(Protocol):

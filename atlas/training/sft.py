@@ -9,6 +9,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from atlas.methods.sft import Sft
 from atlas.run import Run
+from atlas.training import ranks
 from atlas.training.loop import arguments, fit, prepare
 from atlas.training.order import Order
 from atlas.training.prompts import check_lengths, encode_prompts, encode_solution, render_prompt
@@ -44,5 +45,5 @@ class SftTrainer(Measured, SFTTrainer):
 
     def _get_train_sampler(self, dataset: Any = None) -> Order:
         args = self.args
-        batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps
-        return Order(args.max_steps, len(self.train_dataset), batch_size, args.seed)
+        of_rank = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        return Order(args.max_steps, len(self.train_dataset), of_rank * ranks.size(), args.seed, ranks.share)

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from atlas.errors import RunFailed
 from atlas.run import Run
-from atlas.training import load
+from atlas.training import load, ranks
 from atlas.training.generation import eos_token_ids
 from atlas.training.head import Head, head_of
 from atlas.training.loop import Prepared
@@ -34,16 +34,17 @@ class Teacher:
 
     def writer(self, prompts: Sequence[list[int]]) -> Writer:
         """To write after these prompts, which are in the teacher's tokens."""
-        return Writer(self.model, self.head, prompts, eos_token_ids(self.model, self.tokenizer))
+        return Writer(self.model, self.vocabulary, prompts, eos_token_ids(self.model, self.tokenizer))
 
 
 def load_teacher(run: Run, prepared: Prepared) -> Teacher:
     """The job's teacher. Raises RunFailed if it cannot be loaded."""
     spec = run.job.teacher
     assert spec is not None, "Method.check lets no job without its teacher pass"
-    tokenizer = load.load_tokenizer(spec, prepared.cache)
+    with ranks.first_goes_ahead():
+        tokenizer = load.load_tokenizer(spec, prepared.cache)
+        model = load.load_model(spec, prepared.cache, trainable=False)
     difference = load.tokenizer_difference(prepared.tokenizer, tokenizer)
-    model = load.load_model(spec, prepared.cache, trainable=False)
     if difference is None:
         load.check_vocabulary(model, tokenizer)
     run.summary["revisions"]["teacher"] = load.resolved_revision(model)

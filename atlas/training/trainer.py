@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from atlas.errors import RunFailed
 from atlas.resources import Meter
 from atlas.run import Run, Stopped
-from atlas.training import checkpoints
+from atlas.training import checkpoints, ranks
 from atlas.training.budget import used_up
 from atlas.training.evaluation import Evaluator
 
@@ -41,16 +42,25 @@ class Measured(_Trainer):
     def __init__(self, run: Run, **kwargs: Any) -> None:
         self.run = run
         super().__init__(**kwargs)
+        ranks.shard(self.model)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         with self.phase("forward_backward"):
-            loss = super().training_step(*args, **kwargs)
+            loss = ranks.total(super().training_step(*args, **kwargs))
         self._check_finite("loss", loss)
         return loss
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        self.run.clock.tokens_trained += int((inputs["labels"][:, 1:] != -100).sum())
+        self.run.clock.tokens_trained += int(ranks.sum_of(int((inputs["labels"][:, 1:] != -100).sum())))
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """With the number of the step's tokens in all processes, which the loss is the mean over."""
+        batches, tokens = super().get_batch_samples(*args, **kwargs)
+        return batches, tokens if tokens is None else ranks.total(torch.as_tensor(tokens))
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        super().log(ranks.means(logs), *args, **kwargs)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -61,13 +71,13 @@ class Measured(_Trainer):
                 torch.cuda.synchronize()
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        norm = super()._clip_grad_norm(model)
+        norm = torch.tensor(ranks.number(super()._clip_grad_norm(model)))
         self._check_finite("norm of the gradient", norm)
         return norm
 
     def _check_finite(self, what: str, value: Any) -> None:
         """Before the optimizer steps, so that the last checkpoint is the last healthy state."""
-        number = float(value)
+        number = ranks.number(value)
         if not math.isfinite(number):
             raise RunFailed(
                 "non_finite_loss",
@@ -79,13 +89,46 @@ class Measured(_Trainer):
         run, step = self.run, self.state.global_step
         with run.clock.phase("checkpoint", training=False):
             run.flush()  # before the checkpoint exists, or a crash could lose metrics that are never computed again
-            super()._save_checkpoint(model, trial)
             staged = Path(self.args.output_dir) / f"checkpoint-{step}"
+            if ranks.rank():
+                self._save(str(staged))
+                self._save_optimizer_and_scheduler(str(staged))
+                return
+            super()._save_checkpoint(model, trial)
             (staged / "training_args.bin").unlink()  # a pickle that nobody reads
             saved = checkpoints.commit(staged, run.checkpoints, step, run.clock.readings(), run.summary)
             checkpoints.rotate(run.checkpoints, run.job.training.keep_checkpoints)  # type: ignore[union-attr]
             checkpoints.rotate_best(run.checkpoints, run.summary["best"]["step"])
         run.event("checkpoint", saved.name)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if ranks.size() > 1:
+            state_dict = ranks.full_state(self.model)
+        if ranks.rank() == 0:
+            super()._save(output_dir, state_dict)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if ranks.size() == 1:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = ranks.full_optimizer_state(self.optimizer.state_dict())
+        if ranks.rank() == 0:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if ranks.size() == 1 or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
+        self.optimizer.load_state_dict(ranks.split_optimizer_state(state, self.optimizer))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if ranks.size() == 1:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            ranks.load_weights(self.model, Path(resume_from_checkpoint))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a run directory explains itself."""
@@ -111,7 +154,7 @@ class Recorder(TrainerCallback):
         step = state.global_step
         if step == 0 and self.teacher is not None and self.run.job.evaluation.teacher:
             self.evaluator.teacher(self.teacher.model, self.teacher.tokenizer)
-        if self.evaluator.due(step, last=False):
+        if ranks.agreed(lambda: self.evaluator.due(step, last=False)):
             self.evaluator.student(model, step)
         self.run.progress("train", step, self.run.planned_step)
         self._training.enter_context(self.run.clock.training())
@@ -128,14 +171,14 @@ class Recorder(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         step = state.global_step
-        last = used_up(self.run, step) or step == self.run.planned_step
+        last = ranks.agreed(lambda: used_up(self.run, step) or step == self.run.planned_step)
         assert self.run.job.training is not None
         control.should_training_stop = last
         control.should_save = last or step % self.run.job.training.save_every_steps == 0
         try:
-            if self.run.stop_requested and not last:
+            if ranks.agreed(lambda: self.run.stop_requested) and not last:
                 raise Stopped
-            if self.evaluator.due(step, last):
+            if ranks.agreed(lambda: self.evaluator.due(step, last)):
                 self.evaluator.student(model, step)
         except Stopped:
             self.stopped = control.should_save = control.should_training_stop = True

@@ -1,0 +1,84 @@
+"""Several processes that train together: started, told to stop, and ended together. The training is in
+tests/training/test_data_parallel.py."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from atlas.ranks import place, supervise
+
+TELLING = "import os; print(os.environ['ATLAS_RANK'], os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True)"
+
+
+def python(code):
+    return [sys.executable, "-c", code]
+
+
+def test_a_process_alone_is_the_first_of_one():
+    assert place() == (0, 1)
+
+
+def test_every_process_has_a_rank_and_a_gpu_of_its_own(capfd, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert supervise(python(TELLING), 2, lambda: False) == ([0, 0], None)
+    assert sorted(capfd.readouterr().out.splitlines()) == ["0/2 3", "1/2 5"]
+
+
+def test_what_a_container_shows_is_counted_from_0(capfd, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    supervise(python(TELLING), 2, lambda: False)
+    assert sorted(capfd.readouterr().out.splitlines()) == ["0/2 0", "1/2 1"]
+
+
+def test_a_job_without_gpus_shows_none_to_its_processes(capfd, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    supervise(python(TELLING), 2, lambda: False)
+    assert sorted(capfd.readouterr().out.splitlines()) == ["0/2 ", "1/2 "]
+
+
+def test_the_first_is_told_to_stop_and_the_others_are_waited_for():
+    code = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "if os.environ['ATLAS_RANK'] == '1/2': sys.exit(0)\n"
+        "time.sleep(60)"
+    )
+    started = time.monotonic()
+    asked = iter([False] * 10)
+    assert supervise(python(code), 2, lambda: next(asked, True)) == ([143, 0], None)
+    assert time.monotonic() - started < 30
+
+
+def test_the_others_are_killed_when_one_has_failed_and_it_is_named(monkeypatch):
+    monkeypatch.setattr("atlas.ranks._PATIENCE_SECONDS", 0.5)
+    code = "import os, sys, time\nif os.environ['ATLAS_RANK'] == '1/2': sys.exit(7)\ntime.sleep(60)"
+    codes, culprit = supervise(python(code), 2, lambda: False)
+    assert codes == [-signal.SIGKILL, 7] and culprit == 1
+
+
+def test_nobody_is_blamed_but_the_first_when_the_first_fails(monkeypatch):
+    monkeypatch.setattr("atlas.ranks._PATIENCE_SECONDS", 0.5)
+    code = "import os, sys, time\nif os.environ['ATLAS_RANK'] == '0/2': sys.exit(7)\ntime.sleep(60)"
+    assert supervise(python(code), 2, lambda: False) == ([7, -signal.SIGKILL], None)
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_all_end_when_the_worker_is_killed(tmp_path, whole_group):
+    rank = "from atlas.ranks import end_with_parent; end_with_parent(); import time; print('up', flush=True); time.sleep(60)"
+    code = f"from atlas.ranks import supervise; supervise([{sys.executable!r}, '-c', {rank!r}], 2, lambda: False)"
+    worker = subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert [worker.stdout.readline() for _ in range(2)] == ["up\n"] * 2
+    ranks = psutil.Process(worker.pid).children()
+    assert len(ranks) == 2
+    if whole_group:
+        os.killpg(worker.pid, signal.SIGKILL)
+    else:
+        worker.kill()
+    worker.wait()
+    _, alive = psutil.wait_procs(ranks, timeout=20)
+    assert not alive
