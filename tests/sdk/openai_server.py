@@ -94,8 +94,8 @@ def openai_server() -> Iterator[OpenAIServer]:
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.send_header("Transfer-Encoding", "chunked")
+            self.send_header("Connection", "close")  # also closes it here
             self.end_headers()
-            self.close_connection = True
             for place, event in enumerate(events):
                 if place == reply.drop_after:
                     return
