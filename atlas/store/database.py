@@ -69,7 +69,7 @@ def open_for_writing(path: Path, schema: Schema) -> Engine:
     """
     with explained(path, schema):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not path.is_file() or _revision(path, schema) != schema.revisions[-1]:
+        if not path.is_file() or _revision(path, schema, "rw") != schema.revisions[-1]:
             _create_or_migrate(path, schema)
         engine = _engine(path, "rw", "BEGIN IMMEDIATE")
         engine.connect().close()
@@ -81,7 +81,7 @@ def open_for_reading(path: Path, schema: Schema) -> Engine:
     if not path.is_file():
         raise StoreError(f"there is no database {path}; {schema.where_missing}")
     with explained(path, schema):
-        revision = _revision(path, schema)
+        revision = _revision(path, schema, "ro")
         if revision != schema.revisions[-1]:
             raise StoreError(
                 f"{path} has schema {revision or 'none'}, expected {schema.revisions[-1]}; {schema.where_old}"
@@ -115,9 +115,12 @@ def _next_step(error: str) -> str:
     return "check that you may read and write the file and its folder, or set ATLAS_HOME to another folder"
 
 
-def _revision(path: Path, schema: Schema) -> str | None:
-    """The schema of the database; None for an empty one. Raises StoreError if this Atlas cannot handle it."""
-    with closing(_connect(path, "ro")) as connection:
+def _revision(path: Path, schema: Schema, mode: str) -> str | None:
+    """The schema of the database; None for an empty one. Raises StoreError if this Atlas cannot handle it.
+
+    Who may write says so: what a process left undone that was killed while it made the file can then be undone.
+    """
+    with closing(_connect(path, mode)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables:
             return None
@@ -145,7 +148,7 @@ def _create_or_migrate(path: Path, schema: Schema) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with open(path, "ab", opener=only_owner):
             pass
-        revision = _revision(path, schema)
+        revision = _revision(path, schema, "rw")
         if revision == schema.revisions[-1]:
             return
         if revision is not None:

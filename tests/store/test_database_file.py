@@ -5,6 +5,8 @@ import re
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -127,6 +129,24 @@ def test_an_old_database_is_migrated_and_a_copy_kept(store, home, queue, next_at
     Store.open(home).close()
     assert backup.read_bytes() == before
     assert not (home / "atlas.db.bak-0003").exists()
+
+
+def test_a_database_whose_maker_was_killed_is_made_again(home):
+    """The file of a process that was killed in its first transaction: its journal has to be rolled back first."""
+    home.mkdir()
+    script = """if True:
+        import os, sqlite3, sys
+        connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE half (text)")
+        connection.executemany("INSERT INTO half VALUES (?)", [("x" * 5000,)] * 100)
+        os._exit(1)
+    """
+    subprocess.run([sys.executable, "-c", script, str(home / "atlas.db")], check=False)
+    assert (home / "atlas.db-journal").stat().st_size
+    with Store.open(home) as store:
+        assert store.runs() == []
 
 
 def test_a_migration_that_fails_changes_nothing(store, home, queue, next_atlas):

@@ -20,8 +20,11 @@ def condition(filter: Filter) -> tuple[str, list[Any]]:
     parameters: list[Any] = []
 
     def need(term: str, *values: Any) -> None:
+        if not all(_storable(value) for value in values):
+            terms.append("FALSE")
+            return
         terms.append(term)
-        parameters.extend(_storable(value) if isinstance(value, str) else value for value in values)
+        parameters.extend(values)
 
     if filter.status:
         need("status IN (SELECT value FROM json_each(?))", json.dumps(list(filter.status)))
@@ -48,6 +51,6 @@ def condition(filter: Filter) -> tuple[str, list[Any]]:
     return " AND ".join(terms), parameters
 
 
-def _storable(text: str) -> str:
-    """Text that came from a command line may hold what UTF-8 does not have; no session does."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _storable(value: Any) -> bool:
+    """Text of a command line may hold what UTF-8 does not have; no session does."""
+    return not isinstance(value, str) or value.encode("utf-8", "replace").decode() == value

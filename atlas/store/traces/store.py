@@ -3,12 +3,13 @@
 A `TraceStore` may be shared by threads, and any number of processes may open the same one.
 """
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from sqlalchemy import Engine
 
@@ -78,29 +79,38 @@ class TraceStore:
         try:
             while not self._import_from_where_it_stopped(path, report):
                 pass
-            with self._reading() as connection:
-                report.unfinished = path.stat().st_size > _source(connection, path)[1]
-                query = "SELECT coalesce(sum(records), 0) FROM session WHERE at_seconds IS NULL"
-                report.waiting = connection.execute(query).fetchone()[0]
+            size_bytes = path.stat().st_size
         except OSError as error:
             raise StoreError(f"cannot read traces from {path}: {error}; name a file that you may read") from error
+        with self._reading() as connection:
+            report.unfinished = size_bytes > _source(connection, path).offset_bytes
+            query = "SELECT coalesce(sum(records), 0) FROM session WHERE at_seconds IS NULL"
+            report.waiting = connection.execute(query).fetchone()[0]
         return report
 
     def _import_from_where_it_stopped(self, path: Path, report: ImportReport) -> bool:
         """False: another process has imported the same file meanwhile, or it was replaced; begin again."""
         with self._writing() as connection:
-            number, start, newlines, mark = _source(connection, path)
-            if start and fingerprint(path, start) != mark:
-                connection.execute("DELETE FROM problem WHERE source = ?", [number])
-                connection.execute("UPDATE source SET offset_bytes = 0, newlines = 0 WHERE number = ?", [number])
-                report.restarted = True
-                return False
-        for batch in batches(path, start, newlines):
+            connection.execute(
+                "INSERT OR IGNORE INTO source (path, offset_bytes, newlines, fingerprint) VALUES (?, 0, 0, '')",
+                [_stored_name(path)],
+            )
+            source = _source(connection, path)
+        start = source.offset_bytes
+        if start and fingerprint(path, start) != source.fingerprint:
+            with self._writing() as connection:
+                if _source(connection, path) == source:
+                    connection.execute("DELETE FROM problem WHERE source = ?", [source.number])
+                    reset = "UPDATE source SET offset_bytes = 0, newlines = 0, fingerprint = '' WHERE number = ?"
+                    connection.execute(reset, [source.number])
+                    report.restarted = True
+            return False
+        for batch in batches(path, start, source.newlines):
             mark = fingerprint(path, batch[-1].end_bytes)
             with self._writing() as connection:
-                if _source(connection, path)[1] != start:
+                if _source(connection, path).offset_bytes != start:
                     return False
-                store_batch(connection, number, batch, mark, report)
+                store_batch(connection, source.number, batch, mark, report)
             start = batch[-1].end_bytes
         return True
 
@@ -109,7 +119,7 @@ class TraceStore:
         query = """SELECT line, what, taken FROM problem JOIN source ON source.number = problem.source
             WHERE path = ? ORDER BY line, what"""
         with self._reading() as connection:
-            found = connection.execute(query, [str(path.absolute())]).fetchall()
+            found = connection.execute(query, [_stored_name(path.absolute())]).fetchall()
         return [Problem(line, what, bool(taken)) for line, what, taken in found]
 
     def rows(self, filter: Filter = ALL, limit: int | None = None, offset: int = 0) -> list[SessionRow]:
@@ -122,11 +132,6 @@ class TraceStore:
         where, parameters = choosing.condition(filter)
         with self._reading() as connection:
             return int(connection.execute(f"SELECT count(*) FROM session WHERE {where}", parameters).fetchone()[0])
-
-    def row(self, reference: str) -> SessionRow:
-        """What a list shows of the session that `session` returns. Raises NotFoundError."""
-        with self._reading() as connection:
-            return reading.row(connection, _find(connection, reference)[0])
 
     def row(self, reference: str) -> SessionRow:
         """What a list shows of one session; `reference` as for `session`. Raises NotFoundError."""
@@ -195,11 +200,13 @@ class TraceStore:
     def export(self, filter: Filter, path: Path) -> ExportReport:
         """Writes the sessions, each as its records and then its newest review, in the order of `sessions`; equal
         sessions make equal bytes. Mode 0600; the file is whole or as it was before."""
-        try:
-            with self._reading() as connection:
+        with self._reading() as connection:
+            try:
                 return exporting.export(connection, filter, path)
-        except OSError as error:
-            raise StoreError(f"cannot write {path}: {error}; name a file in a folder that you can write to") from error
+            except OSError as error:
+                raise StoreError(
+                    f"cannot write {path}: {error}; name a file in a folder that you can write to"
+                ) from error
 
     def _names(self, query: str) -> list[str]:
         with self._reading() as connection:
@@ -226,17 +233,23 @@ class TraceStore:
             yield driver
 
 
-def _source(connection: sqlite3.Connection, path: Path) -> tuple[int, int, int, str]:
-    """(number, offset in bytes, ends of lines before it, fingerprint) of a file."""
+class _Source(NamedTuple):
+    """A row of `source`."""
+
+    number: int
+    offset_bytes: int
+    newlines: int
+    fingerprint: str
+
+
+def _source(connection: sqlite3.Connection, path: Path) -> _Source:
     query = "SELECT number, offset_bytes, newlines, fingerprint FROM source WHERE path = ?"
-    found = connection.execute(query, [str(path)]).fetchone()
-    if found is None:
-        connection.execute(
-            "INSERT INTO source (path, offset_bytes, newlines, fingerprint) VALUES (?, 0, 0, '')", [str(path)]
-        )
-        found = connection.execute(query, [str(path)]).fetchone()
-    number, offset_bytes, newlines, mark = found
-    return number, offset_bytes, newlines, mark
+    return _Source(*connection.execute(query, [_stored_name(path)]).fetchone())
+
+
+def _stored_name(path: Path) -> str:
+    """The path as text, also where its bytes are none."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _find(connection: sqlite3.Connection, reference: str) -> tuple[int, str]:
