@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from atlas.datasets import AnyDataset
+from atlas.datasets.base import Splits
 from atlas.diagnosis import validate
 from atlas.errors import Problem, SpecError
 from atlas.executors import AnyExecutor, LocalExecutor
@@ -168,6 +169,20 @@ def _data_problems(job: JobSpec) -> Iterator[Problem]:
         yield Problem(
             f"{job.method.type} imitates worked solutions and example {unsolved} has none; "
             "use a dataset with solutions, or method gkd with lmbda 1, or grpo",
+            "dataset",
+        )
+    if job.method.needs_answers:
+        yield from _raised(job.dataset.check_reward)
+        yield from _unanswered_problems(job, splits)
+
+
+def _unanswered_problems(job: JobSpec, splits: Splits) -> Iterator[Problem]:
+    unanswered = [example.id for example in splits.train if not example.answer]
+    if unanswered:
+        yield Problem(
+            f"{job.method.type} rewards right answers, and of {len(unanswered)} training examples nobody knows the "
+            f"answer (the first is {unanswered[0]}); choose those whose answer is known, for traces with "
+            "dataset.scorer, or learn with sft or gkd",
             "dataset",
         )
 

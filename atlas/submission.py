@@ -8,11 +8,12 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from atlas import __version__
+from atlas.datasets import AnyDataset
 from atlas.errors import SpecError, UsageError
 from atlas.executors.local import cores
 from atlas.experiment import Experiment
@@ -40,6 +41,7 @@ def submit(store: Store, job: JobSpec, source: Source | None = None, force: bool
     Without `force`, a job that is equal to one that is queued, running or succeeded is not queued again.
     Raises SpecError if this machine cannot ever run it, and ExecutorError if nothing can be started where it says.
     """
+    (job,) = frozen([job], store.home)
     _check_resources(job)
     _check_disk([job], store.home)
     if not force:
@@ -64,8 +66,10 @@ def submit_experiment(
     Without `force`, runs that are equal to earlier ones are not queued again; if all are, and the newest experiment of
     this name has the same runs, that one is returned. Raises SpecError if this machine cannot run them all.
     """
-    baselines, planned = experiment.baselines, experiment.runs
+    planned, baselines = experiment.runs, experiment.baselines
     runs = [*baselines.values(), *planned]
+    jobs = frozen([run.job for run in runs], store.home)  # once, so that all arms see the same
+    runs = [replace(run, job=job) for run, job in zip(runs, jobs, strict=True)]
     for run in runs:
         _check_resources(run.job)
     _check_disk([run.job for run in runs if force or equal_run(store, run.job) is None], store.home)
@@ -91,6 +95,19 @@ def submit_experiment(
     except OSError as error:
         raise UsageError(f"cannot write the experiment to {store.home}: {error}; free some space") from error
     return record, found
+
+
+def frozen(jobs: Sequence[JobSpec], home: Path, keep: bool = True) -> list[JobSpec]:
+    """The jobs as they are queued: what they read changes no more. Equal datasets are read once. See
+    `Dataset.frozen`; raises UsageError if the copy cannot be written."""
+    copies: dict[str, AnyDataset] = {}
+    for job in jobs:
+        key = job.dataset.model_dump_json()
+        try:
+            copies[key] = copies[key] if key in copies else job.dataset.frozen(home, keep)
+        except OSError as error:
+            raise UsageError(f"cannot copy the data to {home}: {error}; free some space") from error
+    return [job.model_copy(update={"dataset": copies[job.dataset.model_dump_json()]}) for job in jobs]
 
 
 def content_digest(job: JobSpec) -> str:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from atlas.datasets import Traces
 from atlas.datasets.base import Splits
+from atlas.datasets.trace_card import card_lines
 from atlas.differences import differences
 from atlas.duration import duration
 from atlas.experiment import Experiment
@@ -35,6 +37,7 @@ def plan_of(job: JobSpec) -> dict[str, Any]:
         "runs_on": _place(job),
         "models": {role: _size(spec) for role, spec in models.items()},
         "estimated_peak_bytes": _peak(job, splits),
+        "data": splits.card if splits else None,
         "estimated_time": _time(job, splits),
         "last_run": _last_run(job),
     }
@@ -53,6 +56,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     for part, number in (peak or {}).items():
         if part != "total_bytes" and number:
             typer.echo(f"            {part.removesuffix('_bytes').replace('_', ' '):<22} {_gigabytes(number)}")
+    print_data({"": plan["data"]})
     _print_time(plan["estimated_time"])
     last = plan["last_run"]
     if last is None:
@@ -91,6 +95,7 @@ def plan_of_experiment(experiment: Experiment) -> dict[str, Any]:
         "budget_of_new_runs": _time_in_all([run.job for run in experiment.runs if earlier[run.job.name] is None]),
         "runs_on": _place(experiment.runs[0].job),
         "estimated_peak_bytes": {arm: _peak(job, texts[arm]) for arm, job in reversed(reference.items())},
+        "data": {arm: splits.card for arm, splits in reversed(texts.items()) if splits},
         "estimated_time": times,
         "estimated_seconds_of_new_runs": _sum(new_times),
         "differences": experiment.differences,
@@ -120,6 +125,7 @@ def print_plan_of_experiment(plan: dict[str, Any]) -> None:
         typer.echo(
             f"memory    {arm}: {_gigabytes(peak['total_bytes']) if peak else 'unknown without the model configs'}"
         )
+    print_data(plan["data"])
     for arm, time in plan["estimated_time"].items():
         typer.echo(f"time      {arm}: {_of_a_run(time)}")
     if plan["estimated_seconds_of_new_runs"]:
@@ -147,14 +153,36 @@ def print_differences(found: Mapping[str, Mapping[str, Any]]) -> None:
     console_for(sys.stdout).print(table, markup=False, highlight=False)
 
 
+def cards_of(loaded: JobSpec | Experiment) -> dict[str, Mapping[str, Any] | None]:
+    """The cards of what a job or an experiment learns from, by arm, where that is made of traces."""
+    runs = reversed(loaded.runs) if isinstance(loaded, Experiment) else []
+    data = {run.arm: run.job.dataset for run in runs} or {"": loaded.dataset}  # type: ignore[union-attr]
+    splits = {arm: dataset.check() for arm, dataset in reversed(data.items()) if isinstance(dataset, Traces)}
+    return {arm: found.card for arm, found in splits.items()}
+
+
+def print_data(cards: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """The cards of data that has one, by arm; equal ones once."""
+    from atlas.cli.tables import printable
+
+    said: list[list[str]] = []
+    for arm, card in cards.items():
+        lines = [printable(line) for line in card_lines(card)] if card else []
+        if lines and lines not in said:
+            said.append(lines)
+            for head, line in zip(["data", *[""] * len(lines)], lines, strict=False):
+                typer.echo(f"{head:<9} {f'{arm}: ' if arm and head else ''}{line}")
+
+
 def _earlier_runs(jobs: list[JobSpec]) -> dict[str, tuple[str, str] | None]:
     """Job name -> id and state of the equal run that `submit` would not repeat."""
-    from atlas.submission import equal_run
+    from atlas.submission import equal_run, frozen
 
     store = _store()
     if store is None:
         return {job.name: None for job in jobs}
-    found = {job.name: equal_run(store, job) for job in jobs}
+    queued = frozen(jobs, store.home, keep=False)
+    found = {job.name: equal_run(store, job) for job in queued}
     return {name: None if run is None else (run.id, run.state) for name, run in found.items()}
 
 
@@ -257,12 +285,15 @@ def _peak(job: JobSpec, splits: Splits | None) -> dict[str, int] | None:
 
 
 def _last_run(job: JobSpec) -> dict[str, Any] | None:
+    from atlas.submission import frozen
+
     store = _store()
     run = store.last_run_of_name(job.name) if store else None
     if store is None or run is None:
         return None
     earlier = JobSpec.model_validate_json(store.spec(run.id))
-    return {"id": run.id, "state": run.state, "differences": differences(earlier, job)}
+    (queued,) = frozen([job], store.home, keep=False)
+    return {"id": run.id, "state": run.state, "differences": differences(earlier, queued)}
 
 
 def _gigabytes(number: int) -> str:

@@ -69,10 +69,12 @@ def _print_commands(job: "Experiment | JobSpec", source: "Source") -> None:
     from atlas.experiment import Experiment
     from atlas.job import JobSpec
     from atlas.store import home_from_environment
+    from atlas.submission import frozen
 
     planned = [*job.baselines.values(), *job.runs] if isinstance(job, Experiment) else []
     runs = [(job, source)] if isinstance(job, JobSpec) else [(run.job, run.source) for run in planned]
-    for each, file in runs:
+    jobs = frozen([job for job, _ in runs], home_from_environment())
+    for each, (_, file) in zip(jobs, runs, strict=True):
         run_dir = home_from_environment() / "runs" / f"{each.name}-000000"
         document = {"job": each.model_dump(mode="json"), "spec_file": file.file}
         gpus, cpus = range(each.resources.gpus or 0), range(each.resources.cpus or 0)

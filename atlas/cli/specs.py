@@ -12,13 +12,14 @@ from atlas.errors import Problem, SpecError, UsageError
 
 def check(specs: SpecPaths, overrides: Overrides = None, as_json: Json = False) -> None:
     """Say whether the files can be run, and everything that is wrong with them."""
+    from atlas.cli.planning import cards_of, print_data
     from atlas.experiment import load_checked
 
     report: list[dict[str, Any]] = []
     for spec in specs:
         problems: list[Problem] = []
         try:
-            load_checked(spec, overrides or [])
+            loaded = load_checked(spec, overrides or [])
         except SpecError as error:
             problems = error.problems
         except UsageError as error:
@@ -31,6 +32,7 @@ def check(specs: SpecPaths, overrides: Overrides = None, as_json: Json = False) 
             typer.echo(str(problem), err=True)
         if not problems:
             typer.echo(f"{spec}: ok")
+            print_data(cards_of(loaded))
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     if not all(entry["ok"] for entry in report):

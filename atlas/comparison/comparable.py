@@ -38,7 +38,7 @@ def decides_measurement(path: str) -> bool:
     section, _, field = path.partition(".")
     if section == "evaluation":
         return field not in _SCHEDULE
-    return section == "dataset" and field != "train_size"
+    return section == "dataset" and field not in ("train_size", "outcome", "turns")
 
 
 def cautions(runs: LabelledRuns) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from atlas.datasets.arithmetic import Arithmetic
 from atlas.datasets.gsm8k import Gsm8k
 from atlas.datasets.jsonl import Jsonl
 from atlas.datasets.metamathqa import MetaMathQA
+from atlas.datasets.traces import Traces
 
-AnyDataset = Annotated[MetaMathQA | Gsm8k | Jsonl | Arithmetic, Field(discriminator="type")]
+AnyDataset = Annotated[MetaMathQA | Gsm8k | Jsonl | Arithmetic | Traces, Field(discriminator="type")]
 
-__all__ = ["AnyDataset", "Arithmetic", "Gsm8k", "Jsonl", "MetaMathQA"]
+__all__ = ["AnyDataset", "Arithmetic", "Gsm8k", "Jsonl", "MetaMathQA", "Traces"]

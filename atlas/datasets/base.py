@@ -5,13 +5,17 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from pydantic import Field
 
 from atlas.grading import VERSION, Verdict, grade
 from atlas.grading.policy import GradingSpec
 from atlas.spec import Spec
+
+Turn = dict[str, Any]
+"""`{"role": ..., "content": ...}`, in traces with what messages about tools have besides."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,10 @@ class Example:
     id: str
     group: str
     """Examples of one group (rewordings of one question) are always in the same split."""
-    messages: tuple[dict[str, str], ...]
-    """The prompt as chat messages: `{"role": ..., "content": ...}`, ending with the user's turn."""
+    messages: tuple[Turn, ...]
+    """The prompt as chat messages, ending with the user's turn (in traces perhaps with a tool's)."""
     answer: str
-    """The gold answer."""
+    """The gold answer. Empty, in a training example of traces, if nobody knows it."""
     solution: str | None = None
     """A worked solution to imitate, ending with the answer: sft's target, gkd's off-policy completion."""
 
@@ -36,6 +40,8 @@ class Splits:
     train: Sequence[Example]
     dev: Sequence[Example]
     test: Sequence[Example]
+    card: Mapping[str, Any] | None = None
+    """How they came about, for the record: what was read, used, and left out for which reason. Plain JSON."""
 
     def fingerprint(self, split: str) -> str:
         """sha256 over the split's content and order: equal fingerprints mean the same problems."""
@@ -72,13 +78,22 @@ class Dataset(Spec, ABC):
     def load(self) -> Splits:
         """Reads everything. Raises SpecError as `check` does, and RunFailed if the hub cannot be reached."""
 
-    def prompt(self, turns: Sequence[Mapping[str, str]]) -> tuple[dict[str, str], ...]:
-        """The prompt of an example: the turns of a row, after `system` and with `instruction` under the last one."""
+    def check_reward(self) -> None:
+        """Raises SpecError if `score` is not what this dataset's problems were scored by."""
+
+    def frozen(self, home: Path, keep: bool = True) -> Self:
+        """What a queued run reads: this dataset, or, if it reads what changes, a copy of that below `home`, named by
+        its content. Without `keep` the copy is only named, not made."""
+        return self
+
+    def prompt(self, turns: Sequence[Mapping[str, Any]]) -> tuple[Turn, ...]:
+        """The prompt of an example: the turns of a row, after `system` and with `instruction` under the user's last."""
         messages = [dict(turn) for turn in turns]
         if self.system is not None:
             messages.insert(0, {"role": "system", "content": self.system})
         if self.instruction:
-            messages[-1]["content"] += "\n" + self.instruction
+            asked = next(message for message in reversed(messages) if message["role"] == "user")
+            asked["content"] += "\n" + self.instruction
         return tuple(messages)
 
     def grade(self, example: Example, completion: str) -> Verdict:

@@ -7,15 +7,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from atlas.datasets.base import Dataset, Example, Splits
+from atlas.datasets.base import Dataset, Example, Splits, Turn
 from atlas.datasets.files import Row, kind, read_rows
 from atlas.datasets.rows import BadRow, identity, present, read_examples, text
 from atlas.datasets.splits import split
 from atlas.spec import LocalPath, Spec
 
 ROLES = ("system", "user", "assistant")
-
-Message = dict[str, str]
 
 
 class Columns(Spec):
@@ -85,7 +83,7 @@ class Jsonl(Dataset):
             solution=solution,
         )
 
-    def _prompt_and_solution(self, row: Row) -> tuple[list[Message], str | None]:
+    def _prompt_and_solution(self, row: Row) -> tuple[list[Turn], str | None]:
         solution = self._optional(row, "solution")
         if self._asks_in_messages(row):
             column = self._column("messages")
@@ -139,7 +137,7 @@ def _scalar(value: Any, column: str) -> str:
     return str(value)
 
 
-def _messages(value: Any, column: str) -> list[Message]:
+def _messages(value: Any, column: str) -> list[Turn]:
     if not isinstance(value, list):
         raise BadRow(f"{column}: expected a list, got {kind(value)}")
     if not value:
@@ -147,7 +145,7 @@ def _messages(value: Any, column: str) -> list[Message]:
     return [_message(message, f"{column}[{index}]", index) for index, message in enumerate(value)]
 
 
-def _message(value: Any, place: str, index: int) -> Message:
+def _message(value: Any, place: str, index: int) -> Turn:
     if not isinstance(value, Mapping):
         raise BadRow(f"{place}: expected an object with role and content, got {kind(value)}")
     role, content = value.get("role"), value.get("content")

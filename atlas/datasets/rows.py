@@ -56,7 +56,7 @@ def read_examples(
             unusable.append(Problem(f"{place}: {error}", error.path))
             continue
         examples.append(read)
-        warnings += [f"{place}: {oddity}" for oddity in _oddities(read)]
+        warnings += [f"{place}: {oddity}" for oddity in oddities(read)]
         if index < PARSED and not parses(read.answer):
             if times_out(read.answer):
                 message = (
@@ -79,7 +79,7 @@ def read_examples(
         )
     if unusable:
         warnings.insert(0, f"{source}: left out {len(unusable)} of {total} rows that cannot be used")
-    _warn(warnings + [problem.message for problem in problems], source)
+    warn(warnings + [problem.message for problem in problems], source)
     return examples
 
 
@@ -103,6 +103,23 @@ def present(row: Row, column: str, path: str = "dataset.path") -> Any:
 def identity(*texts: str | None) -> str:
     """An id made of the content, so that it does not depend on the order of the rows."""
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+
+
+def oddities(example: Example) -> Iterator[str]:
+    """What is to be warned of."""
+    texts = "\n".join([*(message["content"] for message in example.messages), example.solution or ""])
+    if "\0" in texts:
+        yield "holds a NUL character, which many tokenizers drop"
+    if control := _CONTROL.search(texts):
+        yield f"holds the text of a special token, {control[0]}, which the tokenizer may read as one"
+
+
+def warn(warnings: Sequence[str], source: str) -> None:
+    """The first few warnings, and how many more there are."""
+    for warning in warnings[:SHOWN]:
+        logger.warning("%s", warning)
+    if len(warnings) > SHOWN:
+        logger.warning("%s: %d more warnings like these", source, len(warnings) - SHOWN)
 
 
 def _check(example: Example) -> None:
@@ -130,18 +147,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _oddities(example: Example) -> Iterator[str]:
-    texts = "\n".join([*(message["content"] for message in example.messages), example.solution or ""])
-    if "\0" in texts:
-        yield "holds a NUL character, which many tokenizers drop"
-    if control := _CONTROL.search(texts):
-        yield f"holds the text of a special token, {control[0]}, which the tokenizer may read as one"
-
-
-def _warn(warnings: Sequence[str], source: str) -> None:
-    for warning in warnings[:SHOWN]:
-        logger.warning("%s", warning)
-    if len(warnings) > SHOWN:
-        logger.warning("%s: %d more warnings like these", source, len(warnings) - SHOWN)

@@ -26,24 +26,43 @@ def split(examples: Sequence[Example], dataset: Dataset, official_test: Sequence
         questions = [question for question in questions if not any(example.id in official for example in question)]
         _warn_of_overlap(len(examples) - sum(map(len, questions)), dataset)
         _check_official_size(len(reserved), dataset)
-        _check_sizes(len(questions), 0, dataset.dev_size)
+        _check_sizes(len(questions), 0, dataset.dev_size, len(questions) - 1)
         test = [[example for example in question if example.id in official] for question in reserved]
     else:
-        _check_sizes(len(questions), dataset.test_size, dataset.dev_size)
+        _check_sizes(len(questions), dataset.test_size, dataset.dev_size, len(questions) - 1)
         test, questions = questions[: dataset.test_size], questions[dataset.test_size :]
 
-    train = [example for question in questions[dataset.dev_size :] for example in question]
-    if dataset.train_size is not None and dataset.train_size > len(train):
-        raise SpecError(
-            f"{dataset.train_size} training rows were asked for, but {len(train)} are left beside the held-out "
-            f"questions; ask for at most {len(train)}, or remove train_size to use all",
-            "dataset.train_size",
-        )
     return Splits(
-        train=sorted(train, key=lambda example: _order(seed, example))[: dataset.train_size],
+        train=_train([example for question in questions[dataset.dev_size :] for example in question], dataset),
         dev=[_representative(seed, question) for question in questions[: dataset.dev_size]],
         test=[_representative(seed, question) for question in test[: dataset.test_size]],
     )
+
+
+def split_apart(learnt: Sequence[Example], asked: Sequence[Example], dataset: Dataset) -> tuple[Splits, frozenset[str]]:
+    """`split` where what is learnt and what is asked are different examples, with ids of their own: only questions that
+    are `asked` can be held out, and train takes what is `learnt` of all others. Also returns the ids of all examples
+    whose question is held out. Raises SpecError as `split` does.
+    """
+    seed, askable = dataset.split_seed, {example.id for example in asked}
+    apart = [
+        ([e for e in question if e.id in askable], [e for e in question if e.id not in askable])
+        for question in _questions([*learnt, *asked], seed)
+    ]
+    questions = [pair for pair in apart if pair[0]]
+    never_asked = [example for asking, answers in apart if not asking for example in answers]
+    teaching = [place for place, (_, answers) in enumerate(questions) if answers]
+    most = len(questions) if never_asked else max(teaching, default=0)
+    _check_sizes(len(questions), dataset.test_size, dataset.dev_size, most)
+    held_out = questions[: dataset.test_size + dataset.dev_size]
+    rest = [example for _, answers in questions[len(held_out) :] for example in answers]
+    chosen = [_representative(seed, asking) for asking, _ in held_out]
+    splits = Splits(
+        train=_train([*never_asked, *rest], dataset),
+        dev=chosen[dataset.test_size :],
+        test=chosen[: dataset.test_size],
+    )
+    return splits, frozenset(example.id for pair in held_out for part in pair for example in part)
 
 
 def normalise(text: str) -> str:
@@ -78,6 +97,16 @@ def _questions(examples: Iterable[Example], seed: int) -> list[list[Example]]:
     return [members[key] for key in sorted(members, key=lambda key: _hash(seed, key.removeprefix("group:")))]
 
 
+def _train(examples: Sequence[Example], dataset: Dataset) -> list[Example]:
+    if dataset.train_size is not None and dataset.train_size > len(examples):
+        raise SpecError(
+            f"{dataset.train_size} training rows were asked for, but {len(examples)} are left beside the held-out "
+            f"questions; ask for at most {len(examples)}, or remove train_size to use all",
+            "dataset.train_size",
+        )
+    return sorted(examples, key=lambda example: _order(dataset.split_seed, example))[: dataset.train_size]
+
+
 def _representative(seed: int, question: Sequence[Example]) -> Example:
     return min(question, key=lambda example: _order(seed, example))
 
@@ -90,15 +119,15 @@ def _hash(seed: int, text: str) -> str:
     return hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()
 
 
-def _check_sizes(questions: int, test_size: int, dev_size: int) -> None:
-    if test_size + dev_size < questions:
+def _check_sizes(questions: int, test_size: int, dev_size: int, most_in_all: int) -> None:
+    if test_size + dev_size <= most_in_all:
         return
     field, other, other_size = ("test_size", "dev_size", dev_size) if test_size else ("dev_size", "test_size", 0)
-    most = questions - 1 - other_size
+    most = most_in_all - other_size
     way_out = (
         f"use a {field} of at most {most}"
         if most >= 0
-        else f"lower {field} and {other} to at most {questions - 1} in all"
+        else f"lower {field} and {other} to at most {most_in_all} in all"
     )
     raise SpecError(
         f"{test_size} test and {dev_size} dev problems were asked for, but there are {questions} different questions "

@@ -53,6 +53,11 @@ class Method(Spec, ABC):
         """Whether the method imitates the dataset's worked solutions."""
         return False
 
+    @property
+    def needs_answers(self) -> bool:
+        """Whether the method rewards right answers."""
+        return False
+
     def prompts_per_step(self, batch_size: int) -> int:
         """Problems of the training split that one optimizer step takes."""
         return batch_size

@@ -69,6 +69,10 @@ class Grpo(Method):
                 "training.batch_size",
             )
 
+    @property
+    def needs_answers(self) -> bool:
+        return self.rewards.answer > 0
+
     def prompts_per_step(self, batch_size: int) -> int:
         return batch_size // self.num_generations
 

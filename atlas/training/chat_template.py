@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from atlas.datasets.base import Turn
 from atlas.errors import RunFailed
 
 CPU_SECONDS = 1
@@ -19,7 +20,7 @@ MAX_CHARACTERS = 1_000_000
 _RENDERED, _OUT_OF_MEMORY, _TOO_LONG = 0, 1, 2
 
 
-def check_chat_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> None:
+def check_chat_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Turn]) -> None:
     """Raises RunFailed(`bad_model`) if the chat template does not render these messages within the limits.
 
     A template that refuses the messages passes: `render_prompt` says why it does.

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 import jinja2
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from atlas.datasets.base import Example
+from atlas.datasets.base import Example, Turn
 from atlas.errors import RunFailed
 
 _BATCH = 1000
+_MARK = "atlas-was-here"
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> str:
+def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Turn]) -> str:
     """The text that a completion follows: the chat template's, or the contents, one a line, if there is no template.
 
     Raises RunFailed(`bad_model`) if the template refuses the messages.
@@ -23,7 +24,9 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[st
     except jinja2.TemplateError as error:
         roles = ", ".join(message["role"] for message in messages)
         raise RunFailed(
-            "bad_model", f"the chat template refuses messages of the roles {roles}: {error}; see dataset.system"
+            "bad_model",
+            f"the chat template refuses messages of the roles {roles}: {error}; see dataset.system, and for traces "
+            "dataset.roles",
         ) from error
 
 
@@ -52,7 +55,8 @@ def check_lengths(
     examples: Sequence[Example],
     completion_lengths: Iterable[int],
 ) -> None:
-    """Raises RunFailed(`bad_data`) naming the first example whose prompt and completion exceed the model's context."""
+    """Raises RunFailed(`bad_data`) naming the first example whose prompt and completion exceed the model's context, and
+    RunFailed(`bad_model`) if the chat template leaves turns out."""
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     lengths = zip(examples, _prompt_lengths(tokenizer, examples), completion_lengths, strict=True)
     for example, prompt, completion in lengths:
@@ -63,6 +67,20 @@ def check_lengths(
                 "bad_data",
                 f"the prompt of example {example.id} has {prompt} tokens, which with {completion} for the completion "
                 f"exceeds the model's context of {context}; shorten max_completion_length or remove the example",
+            )
+    _check_roles(tokenizer, examples)
+
+
+def _check_roles(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> None:
+    """Many chat templates pass over the turns of a role that they do not know, such as `tool`, in silence."""
+    first = {message["role"]: example.messages for example in reversed(examples) for message in example.messages}
+    for role, messages in first.items():
+        marked = [message | {"content": _MARK} if message["role"] == role else message for message in messages]
+        if _MARK not in render_prompt(tokenizer, marked):
+            raise RunFailed(
+                "bad_model",
+                f"the chat template leaves out what the role {role} says; give it another role (dataset.roles of "
+                "traces), leave it out, or choose a model whose template knows it",
             )
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import recorded
+from recorded import corrected, solved
 
-from atlas.datasets import Arithmetic, Gsm8k, Jsonl, MetaMathQA
+from atlas.datasets import Arithmetic, Gsm8k, Jsonl, MetaMathQA, Traces
 from atlas.datasets.base import Dataset
 
 Write = Callable[[str, Iterable[Any]], str]
@@ -72,9 +74,9 @@ def jsonl_rows(count: int = 30) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.fixture(params=["metamathqa", "gsm8k", "jsonl", "arithmetic"])
+@pytest.fixture(params=["metamathqa", "gsm8k", "jsonl", "arithmetic", "traces"])
 def make(request: pytest.FixtureRequest, write: Write, tmp_path: Path) -> Callable[..., Dataset]:
-    """One of the four datasets, small, with the given settings on top."""
+    """One of the datasets, small, with the given settings on top."""
     if request.param == "metamathqa":
         path = write("MetaMathQA-395K.jsonl", metamath_rows())
         return lambda **settings: MetaMathQA(path=path, **{"dev_size": 5, "test_size": 8, **settings})
@@ -86,4 +88,8 @@ def make(request: pytest.FixtureRequest, write: Write, tmp_path: Path) -> Callab
     if request.param == "jsonl":
         path = write("own.jsonl", jsonl_rows())
         return lambda **settings: Jsonl(path=path, **{"dev_size": 5, "test_size": 8, **settings})
+    if request.param == "traces":
+        sessions = [(solved, corrected)[n % 2](n, id=f"s{n}") for n in range(40)]
+        path = recorded.write(tmp_path / "traces.jsonl", sessions)
+        return lambda **settings: Traces(path=path, **{"dev_size": 5, "test_size": 8, **settings})
     return lambda **settings: Arithmetic(**{"size": 300, "max_operand": 20, "dev_size": 5, "test_size": 8, **settings})

@@ -36,9 +36,11 @@ def test_no_question_and_no_prompt_is_in_two_splits(make: Make) -> None:
 
 
 def test_the_solution_is_never_in_the_prompt(make: Make) -> None:
-    examples = list(everything(make(system="Be brief.", instruction="End with the answer.").load()))
-    assert all(example.solution for example in examples)
-    for example in examples:
+    splits = make(system="Be brief.", instruction="End with the answer.").load()
+    assert all(example.solution for example in splits.train)
+    for example in everything(splits):
+        if example.solution is None:
+            continue
         assert example.solution.strip() not in prompt(example)
         assert all(line not in prompt(example) for line in example.solution.splitlines() if "answer is" in line)
 
@@ -47,7 +49,7 @@ def test_every_gold_answer_parses_and_its_solution_is_graded_right(make: Make) -
     dataset = make()
     for example in everything(dataset.load()):
         assert parses(example.answer)
-        assert dataset.score(example, example.solution) == 1.0
+        assert dataset.score(example, example.solution or example.answer) == 1.0
         assert dataset.score(example, "The answer is: 123456789") == 0.0
 
 
