@@ -178,7 +178,7 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 def mapping(value: object) -> Mapping[str, Any]:
     """The fields of `value`, be it a mapping or an object, such as a client's model; none of a plain value."""
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         return value
     if value is None or isinstance(value, str | bytes | int | float | list | tuple | type):
         return {}

@@ -324,19 +324,18 @@ def _await_results(session: capture.Session, attempt: str, calls: list[dict[str,
 
 
 def _record_results(session: capture.Session, messages: list[dict[str, Any]]) -> None:
-    for message in messages:
-        with _lock:
-            waiting = _open_calls.get(session, {})
-            attempt, name = waiting.pop(message.get("tool_call_id", ""), (None, None))
-        if attempt is not None:
-            session.intervene(
-                message["content"],
-                by="tool",
-                kind="tool_result",
-                name=name,
-                answers=attempt,
-                metadata={"tool_call_id": message["tool_call_id"]},
-            )
+    with _lock:
+        waiting = _open_calls.get(session, {})
+        found = [(m, waiting.pop(m["tool_call_id"])) for m in messages if m.get("tool_call_id") in waiting]
+    for message, (attempt, name) in found:
+        session.intervene(
+            message["content"],
+            by="tool",
+            kind="tool_result",
+            name=name,
+            answers=attempt,
+            metadata={"tool_call_id": message["tool_call_id"]},
+        )
 
 
 class _Handed:
