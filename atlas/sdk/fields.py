@@ -15,7 +15,6 @@ STRUCTURE = frozenset({"schema_version", "type", "id", "session", "parent", "pro
 """Fields whose text is ours or an id: redaction leaves them alone."""
 
 _ROLES = {"system", "user", "assistant", "tool"}
-_ROLE_OF = {"developer": "system", "function": "tool"}
 _MESSAGE_FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id"}
 
 
@@ -116,41 +115,38 @@ def _texts(value: object) -> list[str]:
 
 def _calls(value: object) -> list[dict[str, Any]]:
     made = plain(value)
-    if not isinstance(made, list) or not all(isinstance(call, dict) for call in made):
+    if not made or not _are_calls(made):
         raise _Misfit
-    return made
+    return list(made)
 
 
 def _messages(value: object) -> list[dict[str, Any]]:
     made = plain(value)
-    if not isinstance(made, list):
+    if not isinstance(made, list) or not made:
         raise _Misfit
-    return [_message(message) for message in made]
+    if not all(map(_is_message, made)):
+        from atlas.sdk.messages import chat_messages  # takes longer to import than all of capture
 
-
-def _message(message: object) -> dict[str, Any]:
-    if not isinstance(message, dict):
+        made = chat_messages(made)
+    if not made:
         raise _Misfit
-    role = _ROLE_OF.get(str(message.get("role")), message.get("role"))
-    if role not in _ROLES or any(value is not None for name, value in message.items() if name not in _MESSAGE_FIELDS):
-        raise _Misfit
-    made: dict[str, Any] = {"role": role, "content": _content(message.get("content"))}
-    for name in ("name", "tool_call_id"):
-        if message.get(name) is not None:
-            made[name] = text(message[name])
-    if message.get("tool_calls") is not None:
-        made["tool_calls"] = _calls(message["tool_calls"])
-    return made
+    return list(made)
 
 
-def _content(content: object) -> str:
-    """A message's content as text: of the protocol's parts the texts, and the JSON of the others."""
-    if not isinstance(content, list):
-        return text(content)
-    return "\n".join(
-        text(part["text"]) if isinstance(part, dict) and part.get("type") == "text" and "text" in part else text(part)
-        for part in content
+def _is_message(message: object) -> bool:
+    """Whether this is a message as the schema has it."""
+    return (
+        isinstance(message, dict)
+        and message.get("role") in _ROLES
+        and isinstance(message.get("content"), str)
+        and message.keys() <= _MESSAGE_FIELDS
+        and all(isinstance(message.get(name, ""), str | None) for name in ("name", "tool_call_id"))
+        and ("tool_calls" not in message or _are_calls(message["tool_calls"]))
     )
+
+
+def _are_calls(value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(call, dict) for call in value))
 
 
 def _task(value: object) -> str | list[dict[str, Any]]:

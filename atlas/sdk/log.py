@@ -3,6 +3,7 @@
 Adapters with records of their own call `write`; everybody else uses `atlas.sdk.session`.
 """
 
+import fcntl
 import itertools
 import os
 import re
@@ -12,6 +13,8 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from atlas.private import only_owner
@@ -23,6 +26,8 @@ from atlas.sdk.schema import VERSION
 FOLDER_VARIABLE = "ATLAS_TRACES"
 DEFAULT_FOLDER = "traces"
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_FIRST_FREE_DESCRIPTOR = 3
+"""Below are stdin, stdout and stderr, which an agent may have closed: what others print must not get into our file."""
 
 
 class Log:
@@ -33,12 +38,14 @@ class Log:
         self._redaction = Redaction()
         self._off: str | None = None
         self._descriptor: int | None = None
+        self._path: Path | None = None
+        self._torn = False
+        """Whether the file ends within a line."""
         self.begin()
 
     def begin(self) -> None:
         """Forgets what belongs to another process: a forked child writes a file of its own."""
         self._lock = threading.RLock()  # so that a signal handler may write while its thread does
-        self._close()
         self._process = f"{os.uname().nodename}:{os.getpid()}:{time.time():.3f}"
         self._prefix = os.urandom(8).hex()
         self._numbers = itertools.count(1)
@@ -46,16 +53,18 @@ class Log:
         self._written = 0
         self._dropped: Counter[str] = Counter()
         self._dropped_of: Counter[str] = Counter()
+        self._uncounted = 0
+        self._close()
 
     def configure(self, folder: str | os.PathLike[str] | None, patterns: Sequence[str]) -> None:
         with self._lock:
             self._off = None
             try:
-                self._folder = None if folder is None else os.fspath(folder)
+                self._folder = None if folder is None else os.fsdecode(folder)
                 self._redaction = Redaction((patterns,) if isinstance(patterns, str) else tuple(patterns))
             except Exception as error:
                 self._off = f"capture is off: {error}"
-                _warn(f"{self._off}. Nothing is written until atlas.sdk.configure() is called with what it can use")
+                _warn(f"{self._off}. Nothing is written until atlas.sdk.configure() gets what it can use")
             self._close()
 
     def new_id(self) -> str:
@@ -67,29 +76,33 @@ class Log:
                 raise Refused(self._off)
             body = self._body(record)
             with self._lock:
-                self._append(body, ordered="at_seconds" not in record)
+                self._append(body, in_order="at_seconds" not in record)
                 self._written += 1
             return True
         except Exception as error:
             self.drop(error, record)
             return False
 
-    def drop(self, error: Exception, record: dict[str, Any]) -> None:
+    def drop(self, error: Exception, record: Any) -> None:
         """Counts an event that is not written."""
-        reason = _reason(error)
-        with self._lock:
-            self._dropped[reason] += 1
-            self._dropped_of[record["session"]] += 1
-            first = self._dropped[reason] == 1
-        if first:
-            _warn(f"an event was not written: {reason}. Further ones are counted in atlas.sdk.status()")
+        try:
+            reason = _reason(error)
+            with self._lock:
+                self._dropped[reason] += 1
+                self._dropped_of[record["session"]] += 1
+                first = self._dropped[reason] == 1
+            if first:
+                _warn(f"an event was not written: {reason}. Further ones are counted in atlas.sdk.status()")
+        except Exception:  # such as no stack or memory left to say more
+            self._uncounted += 1
 
     def status(self) -> dict[str, Any]:
         with self._lock:
+            unknown = {"unknown": self._uncounted} if self._uncounted else {}
             return {
                 "written": self._written,
-                "dropped": dict(self._dropped),
-                "file": self._path,
+                "dropped": {**self._dropped, **unknown},
+                "file": None if self._path is None else str(self._path),
                 "process": self._process,
                 "redaction": self._redaction.name,
                 "off": self._off,
@@ -115,11 +128,11 @@ class Log:
         except UnicodeEncodeError:  # half of a surrogate pair
             return line.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
-    def _append(self, body: bytes, ordered: bool) -> None:
+    def _append(self, body: bytes, in_order: bool) -> None:
         if not self._is_open():
             self._open()
         assert self._descriptor is not None
-        end = b',"sequence":%d}\n' % next(self._sequence) if ordered else b"}\n"
+        end = b',"sequence":%d}\n' % next(self._sequence) if in_order else b"}\n"
         rest = (b"\n" if self._torn else b"") + body[:-1] + end
         self._torn = True
         while rest:
@@ -148,22 +161,23 @@ class Log:
         return True
 
     def _open(self) -> None:
-        folder = os.path.abspath(os.environ.get(FOLDER_VARIABLE) or self._folder or DEFAULT_FOLDER)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        folder = Path(os.environ.get(FOLDER_VARIABLE) or self._folder or DEFAULT_FOLDER).absolute()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         host = re.sub(r"[^\w.-]", "_", os.uname().nodename)
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        path = os.path.join(folder, f"{moment}-{host}-{os.getpid()}-{os.urandom(4).hex()}.jsonl")
-        descriptor = only_owner(path, _FLAGS)
+        path = folder / f"{moment}-{host}-{os.getpid()}-{os.urandom(4).hex()}.jsonl"
+        descriptor = only_owner(str(path), _FLAGS)
+        if descriptor < _FIRST_FREE_DESCRIPTOR:
+            low, descriptor = descriptor, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_DESCRIPTOR)
+            os.close(low)
         found = os.fstat(descriptor)
-        self._inode = (found.st_dev, found.st_ino)
-        self._descriptor, self._path = descriptor, path
+        self._descriptor, self._path, self._inode, self._torn = descriptor, path, (found.st_dev, found.st_ino), False
 
     def _close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        self._path: str | None = None
-        self._torn = False
+        descriptor, self._descriptor, self._path = self._descriptor, None, None
         if descriptor is not None:
-            os.close(descriptor)
+            with suppress(OSError):  # the agent may have closed it
+                os.close(descriptor)
 
 
 def _reason(error: Exception) -> str:
@@ -179,11 +193,17 @@ def _warn(message: str) -> None:
     try:
         warnings.warn(f"atlas.sdk: {message}", RuntimeWarning, stacklevel=2)
     except Exception:  # warnings are errors here: the agent must not get one
-        print(f"atlas.sdk: {message}", file=sys.stderr)
+        with suppress(Exception):  # without a stderr, status() is all there is
+            sys.__stderr__.write(f"atlas.sdk: {message}\n")  # type: ignore[union-attr]
 
 
 _log = Log()
-os.register_at_fork(after_in_child=_log.begin)
+os.register_at_fork(after_in_child=lambda: _log.begin())
+
+
+def configure(folder: str | os.PathLike[str] | None, patterns: Sequence[str]) -> None:
+    """What `atlas.sdk.configure` says about the file and its redaction."""
+    _log.configure(folder, patterns)
 
 
 def write(record: dict[str, Any]) -> bool:
@@ -197,6 +217,11 @@ def write(record: dict[str, Any]) -> bool:
     are not.
     """
     return _log.write(record)
+
+
+def drop(error: Exception, session: str) -> None:
+    """Counts an event of this session that is lost for this reason. Never raises."""
+    _log.drop(error, {"session": session})
 
 
 def new_id() -> str:
