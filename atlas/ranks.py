@@ -38,7 +38,7 @@ def supervise(command: Sequence[str], size: int, stop_requested: Callable[[], bo
         ranks = [_start(command, rank, size, Path(folder) / "rendezvous") for rank in range(size)]
         told, culprit, patience_seconds = False, None, _PATIENCE_SECONDS
         try:
-            while any(process.poll() is None for process in ranks) and patience_seconds > 0:
+            while None in [process.poll() for process in ranks] and patience_seconds > 0:
                 if stop_requested() and not told:
                     ranks[0].send_signal(signal.SIGTERM)
                     told = True

@@ -95,11 +95,16 @@ def _run_ranks(run: Run, ranks: int) -> int:
     for old in run.directory.glob("rank-*.json"):
         old.unlink()
     codes, culprit = supervise(command, ranks, lambda: run.stop_requested)
+    if culprit is None:
+        return codes[0]
     cause = run.directory / f"rank-{culprit}.json"
-    if culprit is not None and cause.exists():
-        # The first process knows no more than that another has left it.
+    if cause.exists():  # the first process knows no more than that another has left it
         cause.replace(run.directory / "result.json")
-    return codes[0] if culprit is None else FAILED
+    else:
+        how = f"was killed by signal {-codes[culprit]}" if codes[culprit] < 0 else f"exited with {codes[culprit]}"
+        message = f"process {culprit} of {ranks} {how} and left no reason; the end of worker.log may have one"
+        run.finish("failed", planned_step=run.planned_step, reason="killed", message=message)
+    return FAILED
 
 
 def _run_method(run: Run) -> int:

@@ -10,10 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 from safetensors.torch import load_file
+from trial import TINY
 
 from atlas.job import JobSpec
-
-from ..trial import TINY
 
 JOB = {
     "name": "two",
@@ -43,8 +42,8 @@ from atlas.worker import work
 
 build = engine.OnPolicyTrainer.__init__
 
-def with_prompts_at_once(self, *args):
-    build(self, *args)
+def with_prompts_at_once(self, *args, **kwargs):
+    build(self, *args, **kwargs)
     self.max_prompts = int(sys.argv[3]) or self.max_prompts
 
 engine.OnPolicyTrainer.__init__ = with_prompts_at_once
@@ -116,9 +115,7 @@ def test_a_run_of_two_that_was_stopped_goes_on_with_one_as_if_nothing_had_been(t
     unbroken, broken = job(tmp_path, "unbroken", settings), job(tmp_path, "broken", settings)
     finished(unbroken, 1)
     worker = start(broken, 2)
-    while '"train/loss"' not in (
-        (broken / "metrics.jsonl").read_text() if (broken / "metrics.jsonl").exists() else ""
-    ):
+    while '"train/loss"' not in ((broken / "metrics.jsonl").read_text() if (broken / "metrics.jsonl").exists() else ""):
         assert worker.poll() is None, (broken / "worker.log").read_text()[-4000:]
     worker.send_signal(signal.SIGTERM)
     assert worker.wait() == 143
