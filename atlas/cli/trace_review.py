@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from atlas.cli.tables import printable
 from atlas.cli.trace_display import counted, timeline
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def review_sessions(store: "TraceStore", references: Sequence[str], by: str) -> 
             status = _STATUSES[key]
             store.review([session.id], status, by, reason, {row.id: row.records})
             done[status] += 1
-            typer.echo(f"{status}{f': {reason}' if reason else ''}")
+            typer.echo(f"{status}{f': {printable(reason)}' if reason else ''}")
     left = len(references) - sum(done.values())
     typer.echo(
         f"approved {done['approved']}, quarantined {done['quarantined']}; {counted(left, 'session')} left as they were"

@@ -102,7 +102,7 @@ def test_a_read_only_store_changes_nothing(traces, tmp_path):
 def test_a_session_is_found_by_the_start_of_its_id(traces):
     assert traces.session("f").id == "failed-1"
     assert traces.session("passed-1").id == "passed-1"
-    with pytest.raises(NotFoundError, match=r"'passed' could be several sessions, such as passed-1, passed-2"):
+    with pytest.raises(NotFoundError, match=r"'passed' could be several sessions, such as 'passed-1', 'passed-2'"):
         traces.session("passed")
     for reference in ("", "passed-3", "%", "pass_d-1"):
         with pytest.raises(NotFoundError, match="no session"):
@@ -151,7 +151,7 @@ def test_a_filter_reviews_what_it_means(traces):
 def test_a_review_of_less_than_there_is_is_refused(traces, tmp_path):
     seen = {"unscored": traces.row("unscored").records}
     traces.import_file(write(tmp_path / "u.jsonl", attempt("late", "unscored", 50)))
-    with pytest.raises(StoreError, match="session unscored has 1 more records than were shown; look at it again"):
+    with pytest.raises(StoreError, match="session 'unscored' has 1 more records than were shown; look at it again"):
         traces.review(["unscored"], "approved", "me", seen=seen)
     assert statuses(traces)["unscored"] == "unreviewed"
     traces.review(["unscored"], "approved", "me", seen={"unscored": traces.row("unscored").records})

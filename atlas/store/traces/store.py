@@ -264,9 +264,8 @@ def _find(connection: sqlite3.Connection, reference: str) -> tuple[int, str]:
         return found[0][0], found[0][1]
     if not found or not reference:
         raise NotFoundError(f"no session {reference!r}; `atlas traces ls` lists them")
-    raise NotFoundError(
-        f"{reference!r} could be several sessions, such as {', '.join(id for _, id in found)}; give more of the id"
-    )
+    several = ", ".join(repr(id) for _, id in found)
+    raise NotFoundError(f"{reference!r} could be several sessions, such as {several}; give more of the id")
 
 
 def _review(
@@ -283,7 +282,7 @@ def _review(
         query = "SELECT id, status, records FROM session WHERE number = ?"
         id, before, records = connection.execute(query, [number]).fetchone()
         if records > seen.get(id, records):
-            raise StoreError(f"session {id} has {records - seen[id]} more records than were shown; look at it again")
+            raise StoreError(f"session {id!r} has {records - seen[id]} more records than were shown; look at it again")
         if before == status:
             continue
         connection.execute("UPDATE session SET status = ? WHERE number = ?", [status, number])
