@@ -168,7 +168,7 @@ def _data_problems(job: JobSpec) -> Iterator[Problem]:
     if job.method.needs_solutions and unsolved is not None:
         yield Problem(
             f"{job.method.type} imitates worked solutions and example {unsolved} has none; "
-            "use a dataset with solutions, or method gkd with lmbda 1, or grpo",
+            "use a dataset with solutions (of traces, outcome: passed), or method gkd with lmbda 1, or grpo",
             "dataset",
         )
     if job.method.needs_answers:

@@ -1,34 +1,28 @@
 """What agents did: the review gate, and from sessions to examples."""
 
-import hashlib
 import json
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from atlas.datasets.base import Dataset, Example, Splits, Turn
-from atlas.datasets.files import reading, unusable
-from atlas.datasets.rows import SHOWN, identity, oddities, warn
+from atlas.datasets.rows import identity, oddities, warn
 from atlas.datasets.splits import split_apart
 from atlas.datasets.trace_card import Account, card
-from atlas.errors import Problem, SpecError
+from atlas.datasets.trace_source import frozen_copy, recorded_sessions, state_of
+from atlas.errors import SpecError
 from atlas.grading import GradingSpec, Verdict
 from atlas.spec import LocalPath, Spec
 from atlas.traces.conversation import Kind, task_turns, turns_before
 from atlas.traces.filter import Filter
-from atlas.traces.read import read_lines
-from atlas.traces.records import AnyRecord
 from atlas.traces.scorers import EXACT_MATCH_VERSION, SCORERS
-from atlas.traces.sessions import Attempt, Session, assemble
-
-logger = logging.getLogger(__name__)
+from atlas.traces.sessions import Attempt, Session
 
 Role = Literal["user", "system", "tool"]
 
@@ -102,18 +96,7 @@ class Traces(Dataset):
         return self.load()
 
     def load(self) -> Splits:
-        accounts = [self._account(session) for session in self._sessions()]
-        learnt: dict[str, Example] = {}
-        for account in sorted(accounts, key=lambda account: not account.asked):  # of equal ones, those with a reference
-            fresh = [example for example in account.learnt if learnt.setdefault(_content(example), example) is example]
-            if len(fresh) < len(account.learnt):
-                account.left_out["equal to another"] += len(account.learnt) - len(fresh)
-            account.learnt = fresh
-        asked = {example.id: example for account in accounts for example in account.asked}
-        self._check_found(accounts, learnt, asked)
-        splits, held_out = self._split(accounts, list(learnt.values()), list(asked.values()))
-        self._warn(accounts, [*splits.train, *splits.dev, *splits.test])
-        return replace(splits, card=card(accounts, {example.id for example in splits.train}, held_out))
+        return _load(self.model_dump_json(), state_of(self.path))
 
     def check_reward(self) -> None:
         if self.scorer is not None and self.scorer not in SCORERS:
@@ -126,20 +109,7 @@ class Traces(Dataset):
     def frozen(self, home: Path, keep: bool = True) -> Self:
         if self.path is not None:
             return self
-        from atlas.store.traces import TraceStore
-
-        with (
-            TraceStore.open_read_only(home) as store,
-            TemporaryDirectory(prefix=".traces-", dir=home if keep else None) as staging,
-        ):
-            export = Path(staging) / "export.jsonl"
-            store.export(Filter(status=self._statuses), export)
-            with export.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            copy = home / "traces" / f"{digest}.jsonl"
-            if keep and not copy.exists():
-                copy.parent.mkdir(mode=0o700, exist_ok=True)
-                export.replace(copy)
+        copy = frozen_copy(home, Filter(status=self._statuses), keep)
         return self.model_copy(update={"path": str(copy)})
 
     def grade(self, example: Example, completion: str) -> Verdict:
@@ -149,6 +119,20 @@ class Traces(Dataset):
         if self._measure == "exact_match":
             return {"scorer": "exact_match", "version": EXACT_MATCH_VERSION}
         return super().grader()
+
+    def _load(self) -> Splits:
+        accounts = [self._account(session) for session in recorded_sessions(self.path)]
+        learnt: dict[str, Example] = {}
+        for account in sorted(accounts, key=lambda account: not account.asked):  # of equal ones, those with a reference
+            fresh = [example for example in account.learnt if learnt.setdefault(_content(example), example) is example]
+            if len(fresh) < len(account.learnt):
+                account.left_out["equal to another"] += len(account.learnt) - len(fresh)
+            account.learnt = fresh
+        asked = {example.id: example for account in accounts for example in account.asked}
+        self._check_found(accounts, learnt, asked)
+        splits, held_out = self._split(accounts, list(learnt.values()), list(asked.values()))
+        self._warn(accounts, [*splits.train, *splits.dev, *splits.test])
+        return replace(splits, card=card(accounts, {example.id for example in splits.train}, held_out))
 
     @property
     def _measure(self) -> str:
@@ -168,24 +152,6 @@ class Traces(Dataset):
             since_seconds=_unix_seconds(self.since) if self.since else None,
             until_seconds=_unix_seconds(self.until) if self.until else None,
         )
-
-    def _sessions(self) -> list[Session]:
-        if self.path is None:
-            return _stored()
-        records: dict[str, AnyRecord] = {}
-        problems = []
-        path = Path(self.path)
-        with reading(path):
-            for line in read_lines(path):
-                records |= {record.id: record for record in line.records}
-                if line.problem:
-                    problems.append(Problem(f"{path}: line {line.number}: {line.problem}", "dataset.path"))
-        if problems:
-            more = [Problem(f"{path}: {len(problems) - SHOWN} more such lines", "dataset.path")]
-            raise SpecError(problems[:SHOWN] + more * (len(problems) > SHOWN))
-        if not records:
-            raise unusable(path, "holds no traces; expected a file written by `atlas traces export`")
-        return assemble(records.values())
 
     def _account(self, session: Session) -> Account:
         account = Account(session)
@@ -288,22 +254,10 @@ class Traces(Dataset):
         warn(warnings, source)
 
 
-def _stored() -> list[Session]:
-    from atlas.store import home_from_environment
-    from atlas.store.traces import FILE_NAME, TraceStore
-
-    home = home_from_environment()
-    sessions: list[Session] = []
-    if (home / FILE_NAME).exists():
-        with TraceStore.open_read_only(home) as store:
-            sessions = list(store.sessions(Filter()))
-    if not sessions:
-        raise SpecError(
-            f"no traces in {home}; `atlas traces import FILE` takes them in, and `atlas traces approve` lets training "
-            "see them",
-            "dataset",
-        )
-    return sessions
+@lru_cache(maxsize=4)
+def _load(dataset: str, _state: object) -> Splits:
+    """Read once while the sessions stay as they are: the arms of an experiment, and a plan, ask several times."""
+    return Traces.model_validate_json(dataset)._load()
 
 
 def _why_not(wanted: Filter, session: Session) -> str | None:
