@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dashboard import access
-from dashboard.pages import compare, cross_tokenizer, run, runs, samples
+from dashboard.pages import compare, cross_tokenizer, run, runs, samples, traces
 
 # An emoji: Streamlit fetches a `:material/` icon of the tab from a foreign server.
 st.set_page_config(page_title="Atlas", page_icon="🧭", layout="wide")
@@ -16,6 +16,7 @@ st.navigation(
         st.Page(cross_tokenizer.page, title="Cross-tokenizer", url_path="cross-tokenizer"),
         st.Page(run.page, title="Run", url_path="run"),
         st.Page(samples.page, title="Samples", url_path="samples"),
+        st.Page(traces.page, title="Traces", url_path="traces"),
     ],
     position="top",
 ).run()

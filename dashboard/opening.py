@@ -1,13 +1,15 @@
-"""The store that all pages read, and what a visitor sees when there is none."""
+"""The stores that pages read, and what a visitor sees when there is none."""
 
 from pathlib import Path
+from typing import NoReturn
 
 import streamlit as st
 
 from atlas.errors import AtlasError
 from atlas.scheduler import observed_state
 from atlas.store import ExperimentRecord, RunRecord, Store, home_from_environment
-from dashboard.text import plain
+from atlas.store.traces import FILE_NAME, TraceStore
+from dashboard.text import plain, visible
 
 
 def opened_store() -> Store:
@@ -23,6 +25,26 @@ def opened_store() -> Store:
     except AtlasError as error:
         problem("The store cannot be read", error)
         st.stop()
+
+
+def opened_traces() -> TraceStore:
+    """The store of traces of this home, for reading only. Stops the page with what to do if it cannot be read."""
+    path = home_from_environment() / FILE_NAME
+    if not path.is_file():
+        no_traces(f"There is no store at {path}.")
+    try:
+        return _open_traces(path, path.stat().st_ino)
+    except AtlasError as error:
+        problem("The store of traces cannot be read", error)
+        st.stop()
+
+
+def no_traces(why: str) -> NoReturn:
+    """Stops the page with what makes traces."""
+    st.subheader("No traces yet")
+    st.text(f"{visible(why)} Agents that run with atlas.sdk leave files of traces; importing takes them in:")
+    st.code("atlas traces import FOLDER", language=None)
+    st.stop()
 
 
 def problem(heading: str, error: AtlasError) -> None:
@@ -58,3 +80,8 @@ def _experiments(home: str, changed: int, _store: Store) -> list[ExperimentRecor
 def _open(path: Path, inode: int) -> Store:
     """Opened again where `atlas reindex` has put another file in its place."""
     return Store.open_read_only(path.parent)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _open_traces(path: Path, inode: int) -> TraceStore:
+    return TraceStore.open_read_only(path.parent)

@@ -76,7 +76,7 @@ def end_with_the_parent() -> None:
     def wait() -> None:
         while os.read(0, 1):
             pass
-        os._exit(0)  # nothing is ever written here that could be lost
+        os._exit(0)  # nothing is written here but reviews, and a transaction is whole or not at all
 
     threading.Thread(target=wait, daemon=True).start()
 
@@ -87,7 +87,7 @@ def main(settings: dict[str, Any]) -> None:
     # the first visitor of /compare would see nothing.
     PagesManager.uses_pages_directory = False
     # What takes seconds to import is there before the first visitor.
-    for heavy in ("altair", "pandas", "atlas.comparison.collect"):
+    for heavy in ("altair", "pandas", "atlas.comparison.collect", "atlas.store.traces"):
         import_module(heavy)
     guard = Middleware(Guard, names=[name.lower() for name in settings["server.allowedHosts"]])
     App(Path(__file__).with_name("app.py"), middleware=[guard]).run(config=settings)

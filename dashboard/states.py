@@ -1,4 +1,4 @@
-"""The state of a run as it is written everywhere: a sign and a word, never a colour alone."""
+"""States and verdicts as they are written everywhere: a sign and a word, never a colour alone."""
 
 _SIGNS = {
     "queued": "○",
@@ -9,6 +9,14 @@ _SIGNS = {
     "succeeded": "✓",
     "failed": "✕",
     "cancelled": "–",
+    # of sessions of agents
+    "unreviewed": "○",
+    "approved": "✓",
+    "quarantined": "⊘",
+    "passed": "✓",
+    "unscored": "–",
+    "no verdict": "–",
+    "completed": "✓",
 }
 
 

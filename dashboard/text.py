@@ -5,6 +5,7 @@ Streamlit reads headings, captions, labels and options as Markdown. What was not
 """
 
 import re
+from collections.abc import Mapping
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
@@ -25,3 +26,10 @@ def cut(text: str, characters: int) -> str:
     if len(text) <= characters:
         return text
     return f"{text[:characters]}\n[... {len(text) - characters:,} more characters]"
+
+
+def aligned(facts: Mapping[str, str | None]) -> str:
+    """`name   value` for each that is known."""
+    known = {name: " ".join(value.split()) for name, value in facts.items() if value}
+    width = max(map(len, known), default=0)
+    return "\n".join(f"{name:<{width}}   {value}" for name, value in known.items())

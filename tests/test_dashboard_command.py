@@ -13,7 +13,7 @@ from lab import Lab
 
 from atlas.cli.dashboard import free_port, streamlit_settings
 from atlas.cli.stores import Settler
-from atlas.cli.visitors import Auth, exposure, visitors_names
+from atlas.cli.visitors import Auth, exposure, reviewers, reviewing, visitors_names
 from atlas.errors import StoreError, UsageError
 from atlas.store import Store
 from dashboard.access import is_user
@@ -61,6 +61,17 @@ def secrets(tmp_path):
         (["--auth", "proxy", "--allow-host", "a.example.org", "--allow-user", "ann@example.org"], ["--auth oidc"]),
         (["--allow-user", "ann@example.org"], ["--auth oidc"]),
         (["--auth", "nobody"], ["oidc"]),
+        (
+            ["--auth", "proxy", "--allow-host", "a.example.org", "--allow-review"],
+            ["--user-header NAME", "X-Forwarded-User", "docs/dashboard.md"],
+        ),
+        (["--auth", "proxy", "--allow-host", "a.example.org", "--user-header", "X-User"], ["--allow-review"]),
+        (["--allow-review", "--user-header", "X-User"], ["--auth proxy"]),
+        (
+            ["--auth", "proxy", "--allow-host", "a.example.org", "--allow-review", "--user-header", "X User:"],
+            ["expected the name of a header"],
+        ),
+        (["--host", "0.0.0.0", "--allow-review"], ["--auth"]),
         (["--port", "65536"], ["65535"]),
     ],
 )
@@ -135,13 +146,28 @@ def test_port_0_is_any_free_port_and_a_foreign_address_is_said_to_be_one():
 
 
 def test_it_says_who_can_see_what(tmp_path):
-    behind = exposure(tmp_path, "0.0.0.0", Auth.proxy, [*LOOPBACK, "atlas.example.org"], [])
+    behind = exposure(tmp_path, "0.0.0.0", Auth.proxy, [*LOOPBACK, "atlas.example.org"], [], review=False)
     assert "under atlas.example.org" in behind and "firewall" in behind
-    for word in ("completions", "logs", "uncommitted changes", "change nothing", str(tmp_path)):
+    for word in ("completions", "logs", "uncommitted changes", "traces", "change nothing.", str(tmp_path)):
         assert word in behind
-    assert "firewall" not in exposure(tmp_path, "127.0.0.1", Auth.proxy, ["a.example.org"], [])
-    assert "--allow-user" in exposure(tmp_path, "0.0.0.0", Auth.oidc, ["a.example.org"], [])
-    assert "Open to @example.org" in exposure(tmp_path, "0.0.0.0", Auth.oidc, ["a.example.org"], ["@example.org"])
+    assert "firewall" not in exposure(tmp_path, "127.0.0.1", Auth.proxy, ["a.example.org"], [], review=False)
+    assert "--allow-user" in exposure(tmp_path, "0.0.0.0", Auth.oidc, ["a.example.org"], [], review=False)
+    named = exposure(tmp_path, "0.0.0.0", Auth.oidc, ["a.example.org"], ["@example.org"], review=True)
+    assert "Open to @example.org" in named and "nothing but reviews" in named
+
+
+def test_it_says_who_can_review_and_under_which_name():
+    assert "as ann" in reviewing("ann", None, None) and "account on this machine" in reviewing("ann", None, None)
+    assert "identity provider" in reviewing("ann", Auth.oidc, None)
+    behind = reviewing("ann", Auth.proxy, "X-User")
+    assert "X-User" in behind and "past the proxy" in behind and "ann" not in behind
+
+
+def test_reviews_are_allowed_by_the_option_alone(monkeypatch):
+    monkeypatch.setenv("LOGNAME", "ann")
+    assert reviewers(False, None, None) == "" == reviewers(False, Auth.proxy, None)
+    assert reviewers(True, None, None) == "ann" == reviewers(True, Auth.oidc, None)
+    assert reviewers(True, Auth.proxy, "X-Forwarded-User") == "ann"
 
 
 HOSTILE = {

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from atlas.cli.visitors import Auth, exposure, secrets_files, visitors_names
+from atlas.cli.visitors import Auth, exposure, reviewers, reviewing, secrets_files, visitors_names
 from atlas.errors import AtlasError, UsageError
 
 SETTLE_SECONDS = 2.0
@@ -49,11 +49,21 @@ def dashboard(
             metavar="EMAIL|@DOMAIN", help="With oidc: who may look; may be repeated. Default: all who log in."
         ),
     ] = None,
+    allow_review: Annotated[
+        bool,
+        typer.Option("--allow-review", help="Let visitors approve and quarantine traces; else they change nothing."),
+    ] = False,
+    user_header: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --allow-review and proxy: the header in which it names the visitor."),
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open it in a browser.")] = True,
 ) -> None:
-    """Show runs, comparisons and samples in a browser, live. It only reads; Ctrl-C ends it."""
+    """Show runs, comparisons, samples and traces in a browser, live. It only reads, unless reviews are allowed; Ctrl-C
+    ends it."""
     _check_installed()
     names = visitors_names(host, auth, allow_host or [], allow_user or [], secrets_files())
+    reviewer = reviewers(allow_review, auth, user_header)
     port = free_port(host, port)
     from atlas.store import home_from_environment
 
@@ -62,11 +72,15 @@ def dashboard(
     settings = streamlit_settings(host, port, names, address)
     environment = {"ATLAS_HOME": str(home), "ATLAS_DASHBOARD_AUTH": auth or ""}
     environment["ATLAS_DASHBOARD_USERS"] = " ".join(allow_user or [])
+    # Always set: what this command was started with must not decide it.
+    environment |= {"ATLAS_DASHBOARD_REVIEWER": reviewer, "ATLAS_DASHBOARD_USER_HEADER": user_header or ""}
     with _stopped_by_signals(), _server(settings, environment) as server:
         _wait_until_it_answers(server, _reached_at(host), port)
         typer.echo(f"{address} shows {home}; Ctrl-C ends it")
         if auth is not None:
-            typer.echo(exposure(home, host, auth, names, allow_user or []), err=True)
+            typer.echo(exposure(home, host, auth, names, allow_user or [], allow_review), err=True)
+        if reviewer:
+            typer.echo(reviewing(reviewer, auth, user_header), err=True)
         if browser and _has_screen():
             webbrowser.open(address)
         threading.Thread(target=_keep_settled, args=(home,), daemon=True).start()

@@ -1,7 +1,10 @@
-"""Who may look at the dashboard: under which names it answers, who logs visitors in, and what they then see."""
+"""Who may look at the dashboard: under which names it answers, who logs visitors in, what they then see, and whether
+they may review."""
 
+import getpass
 import importlib.util
 import ipaddress
+import re
 import tomllib
 from collections.abc import Sequence
 from enum import StrEnum
@@ -108,8 +111,42 @@ def _auth_section(files: Sequence[Path]) -> dict[str, str]:
     return {key: str(value) for key, value in section.items() if not isinstance(value, dict)}
 
 
-def exposure(home: Path, host: str, auth: Auth, names: Sequence[str], users: Sequence[str]) -> str:
-    """Who can see what, in lines."""
+def reviewers(allow_review: bool, auth: Auth | None, user_header: str | None) -> str:
+    """The login name of who lets visitors review; empty: nobody may. Raises UsageError where a review could not say
+    whose it is."""
+    if user_header is not None and not (allow_review and auth == Auth.proxy):
+        raise UsageError(
+            "--user-header is for --allow-review with --auth proxy: nothing else asks for a visitor's name"
+        )
+    if user_header is not None and not re.fullmatch(r"[A-Za-z0-9-]+", user_header):
+        raise UsageError(f"--user-header {user_header}: expected the name of a header, such as X-Forwarded-User")
+    if not allow_review:
+        return ""
+    if auth == Auth.proxy and user_header is None:
+        raise UsageError(
+            "--allow-review with --auth proxy needs --user-header NAME, such as X-Forwarded-User: a review says whose "
+            f"it is, and only the proxy knows who a visitor is ({_MANUAL})"
+        )
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as error:
+        raise UsageError("--allow-review: there is no login name here; set LOGNAME to say who reviews") from error
+
+
+def reviewing(reviewer: str, auth: Auth | None, user_header: str | None) -> str:
+    """Who can review, and under which name, in a line; `reviewer`: what `reviewers` returned, which is not empty."""
+    if auth == Auth.oidc:
+        return "They can review traces, each under the address that the identity provider vouches for."
+    if auth == Auth.proxy:
+        return (
+            f"They can review traces, each under the name in {user_header}: the proxy must set it, whatever a visitor "
+            "sent; whoever comes past the proxy can review under any name."
+        )
+    return f"Everybody who has an account on this machine can review traces here, as {reviewer}."
+
+
+def exposure(home: Path, host: str, auth: Auth, names: Sequence[str], users: Sequence[str], review: bool) -> str:
+    """Who can see what, and change it, in lines."""
     if auth == Auth.proxy:
         who = "everybody whom the reverse proxy lets through"
     else:
@@ -118,7 +155,8 @@ def exposure(home: Path, host: str, auth: Auth, names: Sequence[str], users: Seq
     lines = [
         f"Open to {who}, under {', '.join(others or LOOPBACK)}.",
         f"They can read all runs of {home}: metrics, prompts and completions, specs, logs, and the environment "
-        "(machine, versions, commit and uncommitted changes). They can change nothing.",
+        "(machine, versions, commit and uncommitted changes); and all traces of agents. They can change nothing"
+        f"{' but reviews' if review else ''}.",
     ]
     if auth == Auth.proxy and not is_loopback(host):
         lines.append(f"Nothing here checks who comes to {host} past the proxy: a firewall must keep others away.")

@@ -17,7 +17,7 @@ def show(lab, monkeypatch):
     """`show("compare", run=[...])`: the page as a visitor of that address sees it. Raises what the page raised."""
     monkeypatch.setenv("ATLAS_HOME", str(lab.store.home))
 
-    def shown(page, **parameters):
+    def shown(page, /, **parameters):
         test = AppTest.from_string(f"from dashboard.pages.{page} import page\npage()\n", default_timeout=30)
         for name, value in parameters.items():
             test.query_params[name] = value

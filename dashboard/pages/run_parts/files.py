@@ -15,7 +15,8 @@ from atlas.errors import AtlasError
 from atlas.store import RunRecord, Store
 from atlas.worker import log_tail
 from dashboard.opening import problem
-from dashboard.pages.run_parts.words import aligned, size, words
+from dashboard.pages.run_parts.words import size, words
+from dashboard.text import aligned
 
 _LOG_LINES = 200
 _MOST_EVENTS = 500

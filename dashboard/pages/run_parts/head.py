@@ -15,9 +15,9 @@ from atlas.store.overview import Overview, overviews
 from atlas.worker import log_tail
 from dashboard.links import EXPERIMENT, RUNS, address
 from dashboard.opening import experiments_of
-from dashboard.pages.run_parts.words import aligned, words
+from dashboard.pages.run_parts.words import words
 from dashboard.states import with_sign
-from dashboard.text import plain
+from dashboard.text import aligned, plain
 
 _LOG_LINES, _LINE = 15, 240
 

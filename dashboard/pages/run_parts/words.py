@@ -14,13 +14,6 @@ def words(text: str, characters: int = MOST_CHARACTERS) -> str:
     return cut(visible(redact(_ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))), characters)
 
 
-def aligned(facts: dict[str, str | None]) -> str:
-    """`name   value` for each that is known."""
-    known = {name: " ".join(value.split()) for name, value in facts.items() if value}
-    width = max(map(len, known), default=0)
-    return "\n".join(f"{name:<{width}}   {value}" for name, value in known.items())
-
-
 def size(count: float) -> str:
     """`3.4 MB`"""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
