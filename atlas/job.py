@@ -132,6 +132,7 @@ def _problems(job: JobSpec) -> Iterator[Problem]:
             "student.from_scratch",
         )
     yield from _vllm_problems(job)
+    yield from _ranks_problems(job)
     yield from _context_problems(job)
     yield from _wandb_problems(job)
 
@@ -225,6 +226,34 @@ def _vllm_problems(job: JobSpec) -> Iterator[Problem]:
     if job.student.revision is not None:
         message = f"vLLM through TRL loads no revision; download it and name its directory, {otherwise}"
         yield Problem(message, "student.revision")
+
+
+def _ranks_problems(job: JobSpec) -> Iterator[Problem]:
+    gpus = job.resources.gpus or 1
+    if gpus == 1:
+        return
+    if job.training is None:
+        yield Problem(f"method {job.method.type} uses one GPU; set 1 or leave it out", "resources.gpus")
+        return
+    batch_size, micro_batch_size = job.training.batch_size, job.training.micro_batch_size
+    prompts = job.method.prompts_per_step(batch_size)
+    if prompts % gpus:
+        yield Problem(
+            f"the {prompts} prompts of a step cannot be shared equally by {gpus} GPUs; choose a batch_size of a multiple of "
+            f"{batch_size // prompts * gpus}, or other resources.gpus",
+            "training.batch_size",
+        )
+    elif (
+        micro_batch_size
+        and not job.method.samples_rollouts
+        and batch_size // gpus % min(micro_batch_size, batch_size // gpus)
+    ):
+        yield Problem(
+            f"must divide what one of {gpus} GPUs learns from in a step, {batch_size // gpus}",
+            "training.micro_batch_size",
+        )
+    if job.sampling is not None and job.sampling.engine == "vllm":
+        yield Problem("vLLM writes on one GPU; set resources.gpus: 1, or use engine: atlas", "sampling.engine")
 
 
 def _lacks(job: JobSpec, package: str) -> bool:

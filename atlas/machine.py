@@ -36,12 +36,14 @@ _FILE = "machines.json"
 
 
 def machine_of(job: "JobSpec", home: Path) -> Machine | None:
-    """The device that the job runs on here; None for an unknown GPU, and for a CPU without torch.
+    """The device that the job runs on here; None for an unknown GPU, for several, and for a CPU without torch.
 
     A CPU is measured with as many threads as the job will use, in about a second; `home` remembers it, unless the
     machine was busy.
     """
     found = gpus()
+    if (job.resources.gpus or 1) > 1:
+        return None  # what they lose by waiting for each other was never measured
     if job.resources.gpus != 0 and found:
         return gpu(found[0].name)
     if job.resources.gpus:

@@ -213,7 +213,7 @@ ASSUMED_LENGTHS = Lengths(256, 256, 256, 512)
 
 @dataclass(frozen=True)
 class Estimate:
-    """Peak memory of a job by part, in bytes: of the GPU, or of the process where there is none."""
+    """Peak memory of a job by part, in bytes: of each GPU, or of the process where there is none."""
 
     runtime_bytes: int
     weights_bytes: int
@@ -250,6 +250,8 @@ def estimate_peak_bytes(job: "JobSpec", lengths: Lengths = ASSUMED_LENGTHS) -> E
     logits of a chunk of it in float32, and their copies;
     KV cache 2 layers keys b a token of the widest batch, its copies, and four times the logits of the newest tokens, or
     reading all prompts at once.
+    Several GPUs split weights, gradients, optimizer states and rows; each has the head whole, and all weights while it
+    writes completions.
     Completions are taken to be as long as they may be. On a GPU, which packs more tokens where there is room, it is
     what the job needs rather than what it takes.
     """
@@ -261,24 +263,34 @@ def estimate_peak_bytes(job: "JobSpec", lengths: Lengths = ASSUMED_LENGTHS) -> E
     trained, trained_bytes = trained_parameters(job, student, weight_bytes)
     copies = 2 if job.method.type == "grpo" and job.method.beta > 0 and not job.student.lora else 1
     tokens, predicted = _largest_forward(job, student, lengths) if job.training else (0, 0)
-    head_gradient = student.vocabulary * student.hidden * weight_bytes if job.training and not job.student.lora else 0
+    head_bytes = student.vocabulary * student.hidden * weight_bytes
+    head_gradient = head_bytes if job.training and not job.student.lora else 0
+    weights_bytes = _weights_bytes(job.student, student, weight_bytes)
+    weights_bytes += trained * trained_bytes if job.student.lora else 0
+    gpus = job.resources.gpus or 1
     return Estimate(
         runtime_bytes=_RUNTIME_BYTES,
-        weights_bytes=copies * _weights_bytes(job.student, student, weight_bytes)
-        + (trained * trained_bytes if job.student.lora else 0),
+        weights_bytes=_split(weights_bytes, gpus) + (head_bytes if gpus > 1 else 0) + (copies - 1) * weights_bytes,
         teacher_bytes=_teacher_bytes(job.teacher, teacher),
-        optimizer_bytes=2 * trained * trained_bytes,
-        gradients_bytes=trained * trained_bytes,
+        optimizer_bytes=_split(2 * trained * trained_bytes, gpus),
+        gradients_bytes=_split(trained * trained_bytes, gpus),
         activations_bytes=tokens * activation_bytes_per_token(job, student),
         logits_bytes=4 * _logits(job, student, predicted) + head_gradient,
-        generation_bytes=_generation_bytes(job, student, lengths, weight_bytes),
+        generation_bytes=_generation_bytes(job, student, lengths, weight_bytes)
+        + weights_bytes
+        - _split(weights_bytes, gpus),
     )
+
+
+def _split(whole_bytes: int, gpus: int) -> int:
+    return ceil(whole_bytes / gpus)
 
 
 def _largest_forward(job: "JobSpec", size: ModelSize, lengths: Lengths) -> tuple[int, int]:
     """Tokens of the largest micro-batch, and how many of them go through the head."""
     assert job.training is not None
-    rows = job.training.micro_batch_size or job.training.batch_size
+    of_gpu = job.training.batch_size // (job.resources.gpus or 1)
+    rows = min(of_gpu, job.training.micro_batch_size or of_gpu)
     if not job.method.samples_rollouts or job.sampling is None:
         padded = rows * lengths.longest_row
         return padded, padded
@@ -303,7 +315,7 @@ def _generation_bytes(job: "JobSpec", size: ModelSize, lengths: Lengths, weight_
     rows = min(job.evaluation.batch_size, problems * job.evaluation.num_samples)
     widest = [(rows, rows, job.evaluation.max_completion_length)]
     if job.training and job.sampling:
-        rows = job.training.batch_size
+        rows = job.training.batch_size // (job.resources.gpus or 1)
         widest.append((rows, rows // rollouts_of_a_prompt(job), job.sampling.max_completion_length))
     needed = []
     for rows, prompts, completion in widest:

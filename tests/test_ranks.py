@@ -9,8 +9,13 @@ import time
 
 import psutil
 import pytest
+from trial import JOB
 
+from atlas.errors import SpecError
+from atlas.job import checked
+from atlas.models import estimate_peak_bytes
 from atlas.ranks import place, supervise
+from atlas.source import read
 
 TELLING = "import os; print(os.environ['ATLAS_RANK'], os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True)"
 
@@ -69,7 +74,8 @@ def test_nobody_is_blamed_but_the_first_when_the_first_fails(monkeypatch):
 
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_all_end_when_the_worker_is_killed(tmp_path, whole_group):
-    rank = "from atlas.ranks import end_with_parent; end_with_parent(); import time; print('up', flush=True); time.sleep(60)"
+    rank = "from atlas.ranks import end_with_parent; end_with_parent(); import time; print('up', flush=True)"
+    rank += "; time.sleep(60)"
     code = f"from atlas.ranks import supervise; supervise([{sys.executable!r}, '-c', {rank!r}], 2, lambda: False)"
     worker = subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert [worker.stdout.readline() for _ in range(2)] == ["up\n"] * 2
@@ -82,3 +88,59 @@ def test_all_end_when_the_worker_is_killed(tmp_path, whole_group):
     worker.wait()
     _, alive = psutil.wait_procs(ranks, timeout=20)
     assert not alive
+
+
+@pytest.fixture
+def job(tmp_path):
+    def checked_job(*overrides):
+        (tmp_path / "job.yaml").write_text(JOB)
+        return checked(read(tmp_path / "job.yaml", overrides))
+
+    return checked_job
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["training.batch_size=6"], "the 6 prompts of a step cannot be shared equally by 4 GPUs"),
+        (
+            ["teacher=null", "method={type: grpo, num_generations: 4}", "training.batch_size=8"],
+            "choose a batch_size of a multiple of 16",
+        ),
+        (
+            [
+                "teacher=null",
+                "sampling=null",
+                "method={type: sft}",
+                "training.batch_size=16",
+                "training.micro_batch_size=8",
+            ],
+            None,
+        ),
+        (
+            [
+                "teacher=null",
+                "sampling=null",
+                "method={type: sft}",
+                "training.batch_size=24",
+                "training.micro_batch_size=4",
+            ],
+            "what one of 4 GPUs learns from in a step, 6",
+        ),
+        (["teacher=null", "sampling=null", "method={type: evaluate}", "training=null"], "evaluate uses one GPU"),
+        (["resources.nodes=2"], "a job runs on one machine"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_when_the_spec_is_read(job, overrides, said):
+    if said is None:
+        job("resources.gpus=4", *overrides)
+        return
+    with pytest.raises(SpecError, match=said):
+        job("resources.gpus=4", *overrides)
+
+
+def test_several_gpus_need_less_memory_each(job):
+    one, four = (estimate_peak_bytes(job(f"resources.gpus={gpus}")) for gpus in (1, 4))
+    assert four.optimizer_bytes * 4 == one.optimizer_bytes
+    assert four.weights_bytes < one.weights_bytes
+    assert four.teacher_bytes == one.teacher_bytes

@@ -22,7 +22,7 @@ from atlas.spec import ModelSpec
 if TYPE_CHECKING:
     from atlas.store import Store
 
-_NO_TIME = "unknown: it takes the model configs, and a known GPU or torch on a CPU"
+_NO_TIME = "unknown: it takes the model configs, and one known GPU or torch on a CPU"
 _NO_CONFIG = "parameter count unknown: its config is neither local nor in the hub's cache, and the hub has none to give"
 
 
