@@ -190,6 +190,8 @@ def test_looking_at_the_first_chunk_and_going_on_loses_nothing(server, client, f
         break
     for _ in stream:
         pass
+    assert next(stream, None) is None  # asking on after the end records nothing more
+    stream.close()
     [attempt] = session_in(folder).attempts
     assert attempt.record.text == "one two"
     assert "incomplete" not in attempt.record.metadata

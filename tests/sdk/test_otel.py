@@ -308,6 +308,14 @@ def test_a_tool_answers_the_attempt_that_asked_else_the_newest_before_it(clock, 
     assert [result.text for result in second.interventions] == ["by time"]
 
 
+def test_a_tool_is_not_linked_to_an_attempt_that_ended_after_it_began(exporter, folder):
+    around = context(9)
+    late = made(chat("late"), 2, around, start=START + 2 * SECOND, end=START + 9 * SECOND)
+    looked = made(tool("look"), 3, around, start=START + 5 * SECOND, end=START + 10 * SECOND)
+    exporter.export([made(chat("early"), 1, around), late, looked])
+    assert {a.record.text: len(a.interventions) for a in session_in(folder).attempts} == {"early": 1, "late": 0}
+
+
 def test_a_tool_that_fails_says_why(clock, folder):
     root = clock.root()
     clock.span("chat", chat(), root)
