@@ -31,11 +31,11 @@ class Roles(Spec):
     """The role in the chat of what was said about an attempt. The task is the user's, attempts are the assistant's."""
 
     guidance: Role = "user"
-    """Of guidance."""
+    """Advice, of a teacher, a person or a rule."""
     critique: Role = "user"
-    """Of critique."""
+    """What was said to be wrong."""
     tool_result: Role = "tool"
-    """Of what a tool returned. `user` for models whose chat template knows no tools."""
+    """What a tool returned. `user` for models whose chat template knows no tools."""
 
 
 class Traces(Dataset):
