@@ -1,5 +1,7 @@
 """Real jobs on a real Ray cluster: to the end, cancelled, killed and resumed, never started."""
 
+import json
+
 import psutil
 import pytest
 import yaml
@@ -55,3 +57,15 @@ def test_a_job_that_the_cluster_cannot_hold_fails_with_what_it_has(atlas):
     run = atlas.the_run()
     assert (run["state"], run["reason"]) == ("failed", "launch_failed")
     assert "asked for 1 CPU, 1 moon; it has" in run["message"]
+
+
+def test_a_job_for_two_gpus_trains_in_two_processes_with_the_losses_of_one(atlas, tmp_path):
+    atlas("submit", atlas.spec, "--set", "resources={gpus: 2}")
+    run = atlas.the_run()
+    assert (run["state"], run["step"]) == ("succeeded", 6)
+    (tmp_path / "here").mkdir()
+    here = Atlas(tmp_path / "here")
+    here("submit", here.spec)
+    assert losses(atlas.run_dir()) == pytest.approx(losses(here.run_dir()), abs=1e-4)
+    clocks = json.loads((atlas.run_dir() / "result.json").read_text())["clocks"]
+    assert clocks["gpu_seconds"] == pytest.approx(2 * clocks["train_seconds"])
