@@ -12,9 +12,10 @@ from recorded import Recorded, failed, solved
 from atlas.datasets import Traces
 from atlas.errors import SpecError
 from atlas.executors import ContainerExecutor
-from atlas.experiment import load_checked
+from atlas.experiment import expand, load_checked
 from atlas.job import JobSpec, check
 from atlas.run import Run
+from atlas.source import read
 from atlas.store import Store
 from atlas.store.traces import TraceStore
 from atlas.submission import submit, submit_experiment
@@ -150,6 +151,22 @@ def test_all_runs_of_an_experiment_see_the_same_sessions(home, store, tmp_path):
     paths = {queued(store, submission.run_id).dataset.path for submission in submissions}
     assert len(submissions) == 4 and len(paths) == 1
     assert all(each.earlier_state == "queued" for each in submit_experiment(store, load_checked("e.yaml"))[1])
+
+
+def test_arms_may_learn_from_different_outcomes_and_are_asked_the_same(home, store, tmp_path):
+    sessions = [failed(n, id=f"f{n}") for n in range(50, 62)]
+    with TraceStore.open(home) as traces:
+        traces.import_file(Path(recorded.write(tmp_path / "failed.jsonl", sessions)))
+        traces.review([session.id for session in sessions], "approved", by="ann")
+    gkd = f"gkd: {{method: {{type: gkd}}, teacher: {{model: {TINY}}}, dataset: {{outcome: failed}}}}"
+    student = f"student: {{model: {TINY}, from_scratch: false}}"
+    (tmp_path / "e.yaml").write_text(
+        f"kind: experiment\nname: e\nbase: {{extends: job.yaml, {student}}}\nseeds: [0]\nbaselines: []\n"
+        f"arms: {{sft: {{}}, {gkd}}}\nallow_differences: [dataset.outcome]\n"
+    )
+    sft, gkd = (run.job.dataset.load() for run in expand(read("e.yaml")).runs)
+    assert sft.fingerprint("test") == gkd.fingerprint("test") and sft.fingerprint("dev") == gkd.fingerprint("dev")
+    assert all(e.solution for e in sft.train) and not any(e.solution for e in gkd.train)
 
 
 def test_plan_shows_the_card_and_knows_the_equal_run_without_writing(home, store, job):
