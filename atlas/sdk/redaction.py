@@ -4,14 +4,14 @@ Most text holds nothing of the kind, so a cheap test comes first, and only what 
 (`atlas.sdk.rules`), by detectors of detect-secrets too where that is installed. Redacting twice changes nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from atlas.sdk import detectors
 from atlas.sdk.fields import STRUCTURE
 from atlas.sdk.patterns import checked
 from atlas.sdk.plain import free_key
-from atlas.sdk.rules import NAMED, PLACEHOLDER, RULES, RULES_OF_IDS, is_secret_value, label_of, may_hold
+from atlas.sdk.rules import NAMED, PLACEHOLDER, is_secret_value, label_of, random_runs, rules_for
 
 VERSION = 1
 """Of the rules: rises when they find something else."""
@@ -39,19 +39,19 @@ class Redaction:
         for key, value in record.items():
             if key not in STRUCTURE:
                 _collect(value, texts)
-        if not may_hold("\n".join(texts)) and not any(p.search(text) for p in self._patterns for text in texts):
+        if not rules_for("\n".join(texts)) and not any(p.search(text) for p in self._patterns for text in texts):
             return record
         return {key: value if key in STRUCTURE else self._value(value) for key, value in record.items()}
 
     def text(self, text: str) -> str:
         """The text with every secret in it replaced."""
-        return self._text(text, RULES)
+        return self._text(text, is_id=False)
 
-    def _text(self, text: str, rules: Sequence[Callable[[str], str]]) -> str:
+    def _text(self, text: str, is_id: bool) -> str:
         for _ in range(MAX_ROUNDS):
             before = text
-            if may_hold(text):
-                for rule in rules:
+            for rule in rules_for(text):
+                if not (is_id and rule is random_runs):
                     text = rule(text)
             for pattern in self._patterns:
                 parts = PLACEHOLDER.split(text)
@@ -66,7 +66,7 @@ class Redaction:
         if isinstance(value, str):
             if named and value and not PLACEHOLDER.fullmatch(value) and is_secret_value(named[0], value):
                 return label_of(named[0])
-            return self._text(value, RULES_OF_IDS if key in _IDS else RULES)
+            return self._text(value, is_id=key in _IDS)
         if isinstance(value, list):
             return [self._value(item, key) for item in value]
         if isinstance(value, dict):

@@ -8,50 +8,8 @@ from collections.abc import Callable
 from atlas.sdk import detectors
 from atlas.secrets import FORM_START, FORMS, PRIVATE_KEY, SECRET_NAMES
 
+Rule = Callable[[str], str]
 PLACEHOLDER = re.compile(r"(\[redacted:[\w-]+\])")
-
-# The cheap test. `in` is several times as fast as a regular expression, so that those come last.
-LONG_WORD_CHARACTERS = 12
-"""No token is shorter. Shorter secrets are known by a word next to them."""
-_BESIDE_HINTS = (
-    "key", "token", "pass", "pwd", "secret", "credential", "signature", "authorization", "bearer", "basic ", "cookie",
-    "--", "-u", "putty",
-)  # fmt: skip
-_BESIDE = re.compile(
-    rf"(?:{SECRET_NAMES}|pwd|signature)[\\\"'`\]]*\s*(?:[:=>!]|is\s)|authorization|bearer\s|basic\s|cookie[\"']?:"
-    rf"|--[\w-]*(?:{SECRET_NAMES})|(?:-u|--user)[ =]|putty-user-key"
-)
-_TOKEN_HINTS = (
-    "hf_", "org_", "sk-", "akia", "asia", "abia", "acca", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "_pat_", "glpat",
-    "gldt", "glft", "glrt", "glsoat", "glcbt", "glptt", "glimt", "glagent", "gloas", "wandb_v", "local-", "xox",
-    "xapp-", "aiza", "ya29", "gocspx", "nvapi", "gsk_", "xai-", "r8_", "pplx", "lsv2", "k_live", "k_test", "whsec",
-    "npm_", "pypi-", "dckr", "dop_", "doo_", "dor_", "dapi", "hvs.", "hvb.", "hvr.", "shpat", "shpca", "shppa", "shpss",
-    "eyj", "akc", "sq0csp", "sg.", "accountkey", "-us", "hooks.slack",
-)  # fmt: skip
-_TOKEN_HINT = re.compile(r"[as][ck][a-z0-9]{32}|ap[0-9a-f][a-z0-9]{8}|\d{8}:|\d{13}")
-_CARD_HINT = re.compile(r"\d\d\d[ -]\d\d\d")  # as \d{3}, but in half the time
-
-
-def may_hold(text: str) -> bool:
-    """Whether any rule could find something. Few texts pass, so that ordinary events cost little."""
-    if "@" in text or "-----" in text or _CARD_HINT.search(text):
-        return True
-    lowered = text.lower()
-    if _has(_BESIDE_HINTS, lowered) and _BESIDE.search(lowered):
-        return True
-    long = "\n".join([word for word in text.split() if len(word) >= LONG_WORD_CHARACTERS])
-    if not long:
-        return False
-    lowered = long.lower()
-    return _has(_TOKEN_HINTS, lowered) or bool(_TOKEN_HINT.search(lowered)) or any(map(is_random, _RUN.findall(long)))
-
-
-def _has(hints: tuple[str, ...], text: str) -> bool:
-    for hint in hints:  # noqa: SIM110  (any() takes twice as long)
-        if hint in text:
-            return True
-    return False
-
 
 # Keys, tokens and passwords.
 _FORM = re.compile(
@@ -98,35 +56,48 @@ def is_secret_value(name: str, value: str, stated: bool = True) -> bool:
         return False
     if _PASSWORD_NAME.search(name) and stated:
         return True
-    return len(value) >= 6 and not _WORD.fullmatch(value) and " " not in value and bool(_NOT_OF_WORDS.search(value))
+    if len(value) < 6 or " " in value:
+        return False
+    return not _is_word(value) and (_is_mixed(value) or bool(_NOT_OF_WORDS.search(value)))
+
+
+def _is_word(value: str) -> bool:
+    return bool(_WORD.fullmatch(value)) and not _is_mixed(value)
+
+
+def _is_mixed(value: str) -> bool:
+    """Whether these are capitals and small letters as no word has them."""
+    if len(value) < 16 or value.islower() or value.isupper():
+        return False
+    return sum(map(len, _WORDLIKE.findall(value))) < 0.75 * len(value)
 
 
 def label_of(name: str) -> str:
     return "[redacted:password]" if _PASSWORD_NAME.search(name) else "[redacted:secret]"
 
 
-def _private_keys(text: str) -> str:
+def private_keys(text: str) -> str:
     return _PRIVATE_KEY.sub("[redacted:pem]", text)
 
 
-def _url_passwords(text: str) -> str:
+def url_passwords(text: str) -> str:
     return _URL_PASSWORD.sub(r"\g<user>:[redacted:url_password]@", text)
 
 
-def _forms(text: str) -> str:
+def forms(text: str) -> str:
     return _FORM.sub(lambda found: f"[redacted:{found.lastgroup}]", text)
 
 
-def _authorizations(text: str) -> str:
+def authorizations(text: str) -> str:
     def replaced(found: re.Match[str]) -> str:
-        if not found["scheme"] and _WORD.fullmatch(found["value"]):
+        if not found["scheme"] and _is_word(found["value"]):
             return found[0]
         scheme = (found["scheme"] or "").lower()
         return _put(found, "value", f"[redacted:{scheme if scheme in ('bearer', 'basic') else 'authorization'}]")
 
     text = _AUTHORIZATION.sub(replaced, text)
     text = _BEARER.sub(
-        lambda found: found[0] if _WORD.fullmatch(found["value"]) else _put(found, "value", "[redacted:bearer]"), text
+        lambda found: found[0] if _is_word(found["value"]) else _put(found, "value", "[redacted:bearer]"), text
     )
     text = _BASIC.sub(
         lambda found: _put(found, "value", "[redacted:basic]") if _is_basic(found["value"]) else found[0], text
@@ -143,7 +114,7 @@ def _is_basic(value: str) -> bool:
     return ":" in said and said.isprintable()
 
 
-def _assignments(text: str) -> str:
+def assignments(text: str) -> str:
     def replaced(found: re.Match[str]) -> str:
         group = "quoted" if found["quoted"] else "value"
         stated = "is" not in found["sign"].lower()
@@ -178,11 +149,11 @@ _CARD = re.compile(  # Visa, Mastercard, American Express, Diners, Discover, JCB
 MOST_GROUPS = 6
 
 
-def _emails(text: str) -> str:
-    return _EMAIL.sub("[redacted:email]", text) if "@" in text else text
+def emails(text: str) -> str:
+    return _EMAIL.sub("[redacted:email]", text)
 
 
-def _cards(text: str) -> str:
+def cards(text: str) -> str:
     return _DIGIT_GROUPS.sub(_without_cards, text)
 
 
@@ -211,55 +182,105 @@ _RUN = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
 _LONGEST_RUN = 500
 """Longer runs are files, such as a picture in base64."""
 _WORDLIKE = re.compile(r"[A-Z][a-z]{2,}|[a-z]{3,}|[A-Z]{4,}|[0-9]{4,}")
-_HEX = re.compile(r"[0-9a-fA-F-]+")
+_PLAIN_PIECE = re.compile(r"[A-Za-z]?[a-z]*|[A-Z]+|[0-9]+")
+_HEX = re.compile(
+    r"(?<![A-Za-z0-9])(?:[0-9a-fA-F]{16,}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})(?![A-Za-z0-9])"
+)
+"""What a hash or a UUID looks like, and no less a secret."""
 _MEDIA = re.compile(r"data:(?:image|audio|video|font)/[\w.+-]+;base64,$")
 
 
 def is_random(run: str) -> bool:
-    """Whether a run of letters and digits looks drawn at random: capitals, small letters and digits in no order that
-    words or numbers have. Names of models and code are not, runs of hex digits may be hashes."""
-    if len(run) > _LONGEST_RUN or _HEX.fullmatch(run):
+    """Whether a run of letters and digits looks drawn at random: capitals, small letters and digits in an order that
+    words, names of code and of models do not have. Hex digits may be a hash, and are not."""
+    pieces = run.split("/")
+    if len(run) > _LONGEST_RUN:
         return False
-    if any(is_random(piece) for piece in run.split("/") if RANDOM_CHARACTERS <= len(piece) < len(run)):
+    if any(is_random(piece) for piece in pieces if RANDOM_CHARACTERS <= len(piece) < len(run)):
         return True
-    if any(len(piece) >= 16 and _HEX.fullmatch(piece) for piece in run.split("/")):
-        return False
     digits = sum(map(str.isdigit, run))
     separators = sum(map(run.count, "+/_-"))
-    if not digits or 10 * separators >= len(run):
+    if not digits or _HEX.search(run) or not any(map(str.isalpha, run)):
         return False
     if run.islower() or run.isupper():
         return len(run) >= 24 and not separators and len(re.findall(r"\d+", run)) >= 4 and 2 * digits <= len(run)
-    return sum(map(len, _WORDLIKE.findall(run))) < 0.6 * len(run)
+    wordlike = sum(map(len, _WORDLIKE.findall(run))) + 2 * separators  # the limits are measured: docs/traces.md
+    return wordlike < (0.6 if len(run) < 30 else 0.75) * len(run)
 
 
-def _random(text: str) -> str:
+def random_runs(text: str) -> str:
     def replaced(found: re.Match[str]) -> str:
         if not is_random(found[0]) or _MEDIA.search(text, max(0, found.start() - 60), found.start()):
             return found[0]
-        pieces = [
-            "[redacted:high_entropy]" if len(piece) >= RANDOM_CHARACTERS and is_random(piece) else piece
-            for piece in found[0].split("/")
-        ]
-        return "[redacted:high_entropy]" if pieces == found[0].split("/") else "/".join(pieces)
+        pieces = found[0].split("/")
+        if not any(len(piece) >= RANDOM_CHARACTERS and is_random(piece) for piece in pieces):
+            return "[redacted:high_entropy]"
+        return "/".join(piece if _PLAIN_PIECE.fullmatch(piece) else "[redacted:high_entropy]" for piece in pieces)
 
     return _RUN.sub(replaced, text)
 
 
-def _library(text: str) -> str:
-    return "\n".join(detectors.redact(line) if may_hold(line) else line for line in text.split("\n"))
+def of_library(text: str) -> str:
+    return "\n".join(detectors.redact(line) if of_library in rules_for(line) else line for line in text.split("\n"))
 
 
-RULES_OF_IDS: tuple[Callable[[str], str], ...] = (
-    _private_keys,
-    _url_passwords,
-    _forms,
-    _authorizations,
-    _assignments,
-    _emails,
-    _cards,
-    _library,
+# The cheap test. `in` is several times as fast as a regular expression, so that those come last.
+LONG_WORD_CHARACTERS = 12
+"""No token is shorter. Shorter secrets are known by a word next to them."""
+_BESIDE_HINTS = (
+    "key", "token", "pass", "pwd", "secret", "credential", "signature", "authorization", "bearer", "basic ", "cookie",
+    "--", "-u", "putty",
+)  # fmt: skip
+_BESIDE = re.compile(
+    rf"(?:{SECRET_NAMES}|pwd|signature)[\\\"'`\]]*\s*(?:[:=>!]|is\s)|authorization|bearer\s|basic\s|cookie[\"']?:"
+    rf"|--[\w-]*(?:{SECRET_NAMES})|(?:-u|--user)[ =]|putty-user-key"
 )
-"""For ids, which are random and no secrets."""
-RULES = (*RULES_OF_IDS, _random)
-"""In this order: the more is known about a secret, the earlier."""
+_TOKEN_HINTS = (
+    "hf_", "org_", "sk-", "akia", "asia", "abia", "acca", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "_pat_", "glpat",
+    "gldt", "glft", "glrt", "glsoat", "glcbt", "glptt", "glimt", "glagent", "gloas", "wandb_v", "local-", "xox",
+    "xapp-", "aiza", "ya29", "gocspx", "nvapi", "gsk_", "xai-", "r8_", "pplx", "lsv2", "k_live", "k_test", "whsec",
+    "npm_", "pypi-", "dckr", "dop_", "doo_", "dor_", "dapi", "hvs.", "hvb.", "hvr.", "shpat", "shpca", "shppa", "shpss",
+    "eyj", "akc", "sq0csp", "sg.", "accountkey", "-us", "hooks.slack",
+)  # fmt: skip
+_TOKEN_HINT = re.compile(r"[as][ck][a-z0-9]{32}|ap[0-9a-f][a-z0-9]{8}|\d{8}:|[mno][\w-]{23,25}\.[\w-]{6}\.")
+_LONG_NUMBER = re.compile(r"\d{13}")
+_CARD_HINT = re.compile(r"\d\d\d[ -]\d\d\d")  # as \d{3}, but in half the time
+_CARD_LENGTH = re.compile(r"\d[\d -]{11,}\d")
+
+
+def rules_for(text: str) -> list[Rule]:
+    """The rules that could find something in this text, in the order in which they are used: the more is known about a
+    secret, the earlier. Most texts have none, so that ordinary events cost little."""
+    lowered = text.lower()
+    beside = _has(_BESIDE_HINTS, lowered) and bool(_BESIDE.search(lowered))
+    long = "\n".join([word for word in text.split() if len(word) >= LONG_WORD_CHARACTERS])
+    lowered = long.lower()
+    token = _has(_TOKEN_HINTS, lowered) or bool(_TOKEN_HINT.search(lowered))
+    random = any(map(is_random, _RUN.findall(long)))
+    at = "@" in text
+    card = _LONG_NUMBER.search(long) or (_CARD_HINT.search(text) and _CARD_LENGTH.search(text))
+    found: list[Rule] = []
+    if "-----" in text or beside:
+        found.append(private_keys)
+    if at:
+        found.append(url_passwords)
+    if token:
+        found.append(forms)
+    if beside:
+        found += [authorizations, assignments]
+    if at:
+        found.append(emails)
+    if card:
+        found.append(cards)
+    if token or beside:
+        found.append(of_library)
+    if random:
+        found.append(random_runs)
+    return found
+
+
+def _has(hints: tuple[str, ...], text: str) -> bool:
+    for hint in hints:  # noqa: SIM110  (any() takes twice as long)
+        if hint in text:
+            return True
+    return False
