@@ -19,7 +19,10 @@ _PRIVATE_KEY = re.compile(rf"{PRIVATE_KEY}|PuTTY-User-Key-File-\d[\s\S]*", re.IG
 _URL_PASSWORD = re.compile(r"(?<=://)(?P<user>[^\s/:@\"'<>]*):(?!\d{1,5}[/?#])(?P<value>[^\s\"'<>]+)@")
 
 _QUOTE = r"\\*[\"'`]"
-_BARE = r"(?!\[redacted:)(?:(?![,;&]\s*[\"']?[\w.-]+[\"']?\s*[=:])(?![,;.)\]}>]*(?:\s|$))(?!</|\\n)[^\s\"'`])+"
+_BARE = (
+    r"(?!\[redacted:|<[\w -]+>(?!\w))"
+    r"(?:(?![,;&]\s*[\"']?[\w.-]+[\"']?\s*[=:])(?![,;.)\]}>]*(?:\s|$))(?!</|\\n)[^\s\"'`])+"
+)
 """A value without quotes: up to a space, the next `name=`, or closing signs."""
 _ASSIGNED = re.compile(
     rf"(?P<name>{SECRET_NAMES}|pwd|x-amz-signature)(?:{_QUOTE})?\]?(?P<sign>\s*(?::=|=>|[=!]?={{1,2}}|:)\s*|\s+is\s+|>)"
@@ -62,7 +65,7 @@ def is_secret_value(name: str, value: str, stated: bool = True) -> bool:
 
 
 def _is_word(value: str) -> bool:
-    return bool(_WORD.fullmatch(value)) and not _is_mixed(value)
+    return bool(_WORD.fullmatch(value)) and not _is_mixed(value) and (len(value) < 20 or value.islower())
 
 
 def _is_mixed(value: str) -> bool:
@@ -182,7 +185,7 @@ _RUN = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
 _LONGEST_RUN = 500
 """Longer runs are files, such as a picture in base64."""
 _WORDLIKE = re.compile(r"[A-Z][a-z]{2,}|[a-z]{3,}|[A-Z]{4,}|[0-9]{4,}")
-_PLAIN_PIECE = re.compile(r"[A-Za-z]?[a-z]*|[A-Z]+|[0-9]+")
+_PLAIN_PIECE = re.compile(r"[A-Za-z]?[a-z]*|[0-9]{1,4}")
 _HEX = re.compile(
     r"(?<![A-Za-z0-9])(?:[0-9a-fA-F]{16,}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})(?![A-Za-z0-9])"
 )
