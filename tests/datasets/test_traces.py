@@ -11,6 +11,7 @@ import recorded
 from pydantic import ValidationError
 from recorded import Recorded, corrected, failed, solved
 
+from atlas.comparison.comparable import decides_measurement
 from atlas.datasets import Traces
 from atlas.datasets.base import Splits
 from atlas.datasets.trace_card import card_lines
@@ -321,3 +322,10 @@ def test_the_card_accounts_for_every_session(dataset) -> None:
     assert set(card["scorers"]) == {"answer"} and set(card["agents"]) <= {"calc", "unnamed"}
     assert card["begun"][0].startswith("2023-11-14T22:13:20")
     assert json.loads(json.dumps(card)) == card
+
+
+@pytest.mark.parametrize(
+    ("field", "decides"), [("outcome", False), ("turns", False), ("scorer", True), ("context", True), ("status", True)]
+)
+def test_a_comparison_knows_which_settings_change_what_is_asked(field: str, decides: bool) -> None:
+    assert decides_measurement(f"dataset.{field}") is decides
