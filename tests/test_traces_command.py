@@ -2,12 +2,15 @@
 
 import json
 import stat
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from command_line import atlas
 from trace_lines import attempt, begin, end, guidance, outcome, whole, write
 
 from atlas.store.traces import TraceStore
+from atlas.traces.records import AnyRecord
 
 
 @pytest.fixture(autouse=True)
@@ -298,3 +301,18 @@ def test_arc_is_recognised_and_counted(tmp_path):
     assert "arc: lost 1 x steps[].context\n" in output
     assert "arc: review_status approved of 1 session not taken over\n" in output
     assert [*statuses().values()] == ["unreviewed"]
+
+
+def test_the_documented_lines_are_what_is_imported(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "traces.md").read_text().split("## The line schema")[1]
+    lines = [line for line in text.splitlines() if line.startswith('{"')]
+    output = atlas("traces", "import", write(tmp_path / "t.jsonl", *lines))
+    assert output.startswith("6 new records from 1 file: 1 new session,")
+    (row,) = json.loads(atlas("traces", "ls", "--json"))
+    assert (row["passed"], row["attempts"], row["interventions"], row["end"]) == (True, 2, 1, "completed")
+
+
+def test_the_documentation_names_every_key(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "traces.md").read_text().split("## The line schema")[1]
+    for model in get_args(AnyRecord):
+        assert not [name for name in model.model_fields if f"`{name}`" not in text], model

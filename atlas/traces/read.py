@@ -22,9 +22,12 @@ LONGEST_LINE_BYTES = 16 << 20
 DEEPEST = 200
 """Objects and arrays inside each other."""
 _LARGEST = 2**63 - 1
+_LONGEST_INTEGER = 20
 _LONGEST_PROBLEM = 300
-_UNUSUAL = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)|\d{19}|\d[eE]\+?\d{2}")
-"""Where text may hold half a character or NUL, or a number be too large: only then is every value looked at."""
+_HALF_OR_NUL = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
+"""Where text may hold half a character or NUL: only then is every text looked at."""
+_MARK = re.compile(rb'(?s)"(?:[^"\\]++|\\.)*+"?|[\[{\]}]')
+"""A bracket; or a text, also one without an end, so that none is looked at twice."""
 _UNSAFE = re.compile("[\ud800-\udfff\0]")
 _REDACTION = Redaction()
 
@@ -124,10 +127,10 @@ def redact_line(line: str) -> str:
 def _document(raw: bytes) -> dict[str, Any]:
     if len(raw) > LONGEST_LINE_BYTES + 1:
         raise BadLine(f"longer than {LONGEST_LINE_BYTES >> 20} MiB")
-    if raw.count(b"{") + raw.count(b"[") > DEEPEST and _depth(raw) > DEEPEST:
+    if _too_deep(raw):
         raise BadLine(f"nested deeper than {DEEPEST}")
     try:
-        document = json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_no_number)
+        document = _DECODER.decode(raw.decode())
     except UnicodeDecodeError as error:
         raise BadLine(f"not UTF-8: byte {error.start + 1} of the line is 0x{raw[error.start]:02x}") from error
     except BadLine:
@@ -136,15 +139,18 @@ def _document(raw: bytes) -> dict[str, Any]:
         raise BadLine(f"not JSON: {error}") from error
     if not isinstance(document, dict):
         raise BadLine(f"expected a JSON object, got {type(document).__name__}")
-    return _usual(document) if _UNUSUAL.search(raw) else document
+    return _storable(document) if _HALF_OR_NUL.search(raw) else document
 
 
-def _depth(raw: bytes) -> int:
-    deepest = depth = 0
-    for mark in re.findall(rb'"(?:[^"\\]|\\.)*"|[\[{\]}]', raw):
-        depth += (mark in b"[{") - (mark in b"]}")
-        deepest = max(deepest, depth)
-    return deepest
+def _too_deep(raw: bytes) -> bool:
+    if raw.count(b"{") + raw.count(b"[") <= DEEPEST:
+        return False
+    depth = 0
+    for mark in _MARK.finditer(raw):
+        depth += (mark[0] in b"[{") - (mark[0] in b"]}")
+        if depth > DEEPEST:
+            return True
+    return False
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -159,18 +165,32 @@ def _no_number(word: str) -> NoReturn:
     raise BadLine(f"{word} is no JSON; leave out what is not a number")
 
 
-def _usual(value: Any) -> Any:
-    """The value with what no text can hold escaped; raises BadLine where a number is too large."""
+def _integer(digits: str) -> int:
+    if len(digits) > _LONGEST_INTEGER or abs(value := int(digits)) > _LARGEST:
+        raise BadLine(f"a whole number is too large: expected at most {_LARGEST}")
+    return value
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise BadLine("a number is too large: expected at most 1.8e308")
+    return value
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_no_number, parse_int=_integer, parse_float=_float
+)
+
+
+def _storable(value: Any) -> Any:
+    """The value with what no text can hold escaped."""
     if isinstance(value, str):
         return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
     if isinstance(value, dict):
-        return {_usual(name): _usual(item) for name, item in value.items()}
+        return {_storable(name): _storable(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_usual(item) for item in value]
-    if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
-        raise BadLine(f"a whole number is too large: expected at most {_LARGEST}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise BadLine("a number is too large: expected at most 1.8e308")
+        return [_storable(item) for item in value]
     return value
 
 
