@@ -140,6 +140,12 @@ def test_the_list_has_pages_and_another_choice_begins_with_the_first(show, taken
     assert listed(test)[0] == "Task 118" and test.session_state["page"] == 1
 
 
+@pytest.mark.parametrize(("said", "cell"), [({"score": 0.5}, "0.5"), ({"passed": True}, "passed"), ({}, "?")])
+def test_a_score_is_a_number_or_a_verdict_or_unknown(show, taken, said, cell):
+    taken([begin("s"), attempt(), outcome(parent="a", **said)])
+    assert list(show("traces").dataframe[0].value["scores"]) == [f"answer {cell}"]
+
+
 # -- one session
 
 STORY = [
@@ -390,6 +396,17 @@ def test_a_decision_about_less_than_there_is_now_is_refused(show, four, lab, tak
     assert "**Attempt 2**" in texts(test), "what came is shown now"
     press(test, "Approve")
     assert ("two", "approved", "ann") in contents(lab)
+
+
+def test_a_late_click_never_decides_about_what_is_shown_by_then(show, four, lab, allowed):
+    test = show("traces", session="three")
+    (late,) = (button for button in test.button if button.label == "Approve")
+    press(test, "Next")
+    states = test._tree.get_widget_states()
+    states.widgets.append(late.click()._widget_state)  # as a browser that is late sends it
+    test._run(states)
+    assert not test.exception
+    assert ("two", "unreviewed", None) in contents(lab)
 
 
 def test_a_store_that_has_gone_is_not_made_anew(show, four, lab, allowed):

@@ -3,6 +3,7 @@
 Screenshots of every page, light and dark, narrow and wide, are left in build/screenshots/.
 """
 
+import getpass
 import json
 import os
 import shutil
@@ -18,10 +19,12 @@ import psutil
 import pytest
 from command_line import atlas
 from lab import Lab, append, sample
+from trace_lines import attempt, begin, end, guidance, outcome, whole, write
 
 from atlas.cli.dashboard import free_port, streamlit_settings
 from atlas.executors.local import process_handle
 from atlas.store import Store
+from atlas.store.traces import TraceStore
 from dashboard import access
 from dashboard.live import POLL_SECONDS
 
@@ -36,7 +39,7 @@ pytestmark = [
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 PATIENCE_SECONDS = 60
 PATIENCE_MS = 1000 * PATIENCE_SECONDS
-PAGES = ("", "compare", "cross-tokenizer", "run", "samples")
+PAGES = ("", "compare", "cross-tokenizer", "run", "samples", "traces")
 FOREIGN = "evil.example"
 HOSTILE = "\n\n".join(
     [
@@ -47,6 +50,7 @@ HOSTILE = "\n\n".join(
         "<script>alert(1)</script>",
         '<a href="javascript:alert(1)">x</a>',
         f"<iframe src=http://{FOREIGN}/></iframe>",
+        "<iframe src=//evil>",
         '"><svg onload=alert(1)>',
         "$\\href{javascript:alert(1)}{x}$ :material/home: :red[red] &lt;b&gt;",
     ]
@@ -99,6 +103,7 @@ class Study:
             (Path(run.run_dir) / "worker.log").write_text(f"step 1\n{HOSTILE}\nTraceback: {HOSTILE}\n")
             self.store.ingest(run.id)
         self._start_the_live_one()
+        self._trace()
 
     def _write_what_was_said(self, run, verdicts):
         folder = self.home / "runs" / run
@@ -135,6 +140,30 @@ class Study:
         tokens = [["<img src=x ", 0], ["onerror=alert(1)>", 0], [" 125", 1], [f"![](http://{FOREIGN}/t.png)", 2]]
         aligned = {"prompt": HOSTILE, "student": tokens, "teacher": [*tokens[:2], [" 1", 1], ["25", 1], *tokens[3:]]}
         append(folder / "alignment.jsonl", [{"step": step, "divergence": [0.1, 2.0, 0.5]} | aligned for step in (1, 2)])
+
+    def _trace(self):
+        """Sums that an agent did: `sum-1` was begun last but one, and `story` has something of everything."""
+        lines = [line for n in range(60) for line in whole(f"sum-{n}", 9000.0 - 60 * n, n % 3 > 0, task=f"{n} + {n}?")]
+        lines += [
+            begin("story", 9100.0, agent="adder", task=HOSTILE, tags=["sums", HOSTILE[:40]], parent="sum-1"),
+            attempt("first", "story", 9101.0, text=HOSTILE, model="tiny-1", input_tokens=120, output_tokens=30)
+            | {"messages": [{"role": "user", "content": HOSTILE}], "duration_seconds": 1.5, "cost_usd": 0.0004},
+            outcome("o1", "story", 9102.0, parent="first", score=0.0, passed=False, reference="4"),
+            guidance("told", "story", 9103.0, parent="first", kind="critique", name=HOSTILE[:40], text=HOSTILE),
+            outcome("early", "story", 9104.0, scorer=HOSTILE[:40], passed=True),
+            attempt("second", "story", 9105.0, parent="told", text="long " * 1000, error=HOSTILE)
+            | {"tool_calls": [{"function": {"name": "add", "arguments": HOSTILE}}]},
+            outcome("o2", "story", 9106.0, parent="second", score=1.0, passed=True, note=HOSTILE),
+            end("e", "story", 9107.0, answer=HOSTILE, dropped=2),
+        ]
+        with TraceStore.open(self.home) as store:
+            store.import_file(write(self.home / "agent.jsonl", *lines))
+            store.review(["story"], "quarantined", by=HOSTILE[:40], reason=HOSTILE)
+
+    def reviews(self):
+        """id -> (status, by whom), of the sessions that were reviewed."""
+        with TraceStore.open_read_only(self.home) as store:
+            return {row.id: (row.status, row.reviewed_by) for row in store.rows() if row.reviewed_by}
 
     def _start_the_live_one(self):
         self.worker = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
@@ -281,6 +310,13 @@ def dashboard(study, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def reviewing(study, tmp_path_factory):
+    dashboard = Dashboard(study.home, tmp_path_factory.mktemp("reviewer"), "--allow-review")
+    yield dashboard
+    dashboard.close()
+
+
+@pytest.fixture(scope="module")
 def server_with_login(study, tmp_path_factory):
     """As `--auth oidc` starts it, without the package and the settings that a login needs: nobody can log in."""
     opened = Dashboard.__new__(Dashboard)
@@ -313,11 +349,12 @@ def chromium():
 
 @pytest.fixture
 def visit(chromium, dashboard):
-    """`visit(scheme="light")`: a window; at the end of the test nothing may have gone wrong in it."""
+    """`visit(scheme="light")`: a window; at the end of the test nothing may have gone wrong in it. `at`: of another
+    server."""
     visitors = []
 
-    def visiting(**look):
-        visitors.append(Visitor(chromium, dashboard, **look))
+    def visiting(at=dashboard, **look):
+        visitors.append(Visitor(chromium, at, **look))
         return visitors[-1]
 
     yield visiting
@@ -479,7 +516,9 @@ def test_pages_are_reached_by_keyboard(visit):
 # -- what pages must not do
 
 
-@pytest.mark.parametrize("page", [*PAGES, "run?view=events+and+log", "run?view=spec", "?view=experiments"])
+@pytest.mark.parametrize(
+    "page", [*PAGES, "run?view=events+and+log", "run?view=spec", "?view=experiments", "traces?session=story"]
+)
 def test_what_others_wrote_is_shown_as_characters(page, visit, study):
     visitor = visit()
     page, _, view = page.partition("?")
@@ -489,6 +528,12 @@ def test_what_others_wrote_is_shown_as_characters(page, visit, study):
     assert page.locator(f'[data-testid="stMain"] a[href*="{FOREIGN}"], a[href^="javascript"]').count() == 0
     assert page.locator('[data-testid="stMain"] script, svg[onload]').count() == 0
     assert page.locator('[data-testid="stException"]').count() == 0, visitor.text()
+    assert page.locator('[data-testid="stMain"] iframe').count() == 0
+    if view == "session=story":
+        assert HOSTILE.splitlines()[0] in visitor.text(), "the trace is there"
+        page.get_by_role("combobox", name="Tags").click()
+        page.get_by_role("option").get_by_text(HOSTILE.splitlines()[0]).wait_for()
+        assert page.locator('img[src="x"], [role="option"] a').count() == 0
     if view == "view=events+and+log":
         assert HOSTILE.splitlines()[0] in visitor.text(), "the log is there"
 
@@ -498,11 +543,74 @@ def test_every_page_is_drawn_and_photographed(scheme, visit, study):
     visitor = visit(scheme=scheme)
     for page in PAGES:
         runs = [study.gkd[0]] if page == "run" else [*study.gkd, *study.grpo]
-        visitor.open(page, "&".join(f"run={run}" for run in runs))
+        visitor.open(page, "session=story" if page == "traces" else "&".join(f"run={run}" for run in runs))
         assert visitor.page.locator('[data-testid="stException"]').count() == 0, visitor.text()
         assert "nan" not in visitor.text().split(), "an interval that was not recorded"
         for width in (1280, 2560):
             visitor.photograph(f"{page or 'runs'}-{scheme}-{width}", width)
+
+
+# -- traces of agents
+
+
+def test_a_choice_of_sessions_and_the_chosen_one_are_in_the_address(visit, study):
+    visitor = visit()
+    page = visitor.open("traces")
+    page.get_by_role("textbox", name="Task").fill("+ 1")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**text=*")
+    page.get_by_role("combobox", name="Outcome").click()
+    page.get_by_role("option", name="passed").click()
+    page.wait_for_url("**outcome=passed*")
+    visitor.rest()
+    tick(page, page.locator('[data-testid="stDataFrame"] canvas').first, 1)
+    page.wait_for_url("**session=sum-10*")
+    visitor.rest()
+    assert "2 of 8" in visitor.text() and "of 61 sessions" in visitor.text()
+
+    colleague = visit()
+    colleague.page.goto(page.url)
+    colleague.rest()
+    assert colleague.text() == visitor.text() and colleague.page.url == page.url
+
+
+def test_without_the_flag_no_visitor_can_review_whatever_the_environment_says(study, visit, tmp_path, monkeypatch):
+    monkeypatch.setenv(access.REVIEWER, "mallory")
+    opened = Dashboard(study.home, tmp_path)
+    try:
+        assert opened.server.environ()[access.REVIEWER] == ""
+        visitor = visit(at=opened)
+        page = visitor.open("traces", "session=sum-0")
+        page.get_by_text("Reviewing is off here").wait_for()
+        assert page.get_by_role("button", name="Approve").count() == 0
+    finally:
+        opened.close()
+
+
+def test_sessions_are_approved_by_keyboard_one_after_the_other(study, visit, reviewing):
+    visitor = visit(at=reviewing)
+    page = visitor.open("traces", "session=sum-1&status=unreviewed")
+    before = study.reviews()
+    page.get_by_role("textbox", name="Reason").focus()
+    page.keyboard.type("adds up")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**session=sum-2*")
+    visitor.rest()
+    assert study.reviews() == before | {"sum-1": ("approved", getpass.getuser())}
+    assert "Approved sum-1; here is the next." in visitor.text()
+    visitor.photograph("reviewing-light-1280", 1280)
+
+
+def test_what_came_after_a_session_was_shown_must_be_seen_first(study, visit, reviewing):
+    visitor = visit(at=reviewing)
+    page = visitor.open("traces", "session=sum-30")
+    with TraceStore.open(study.home) as store:
+        store.import_file(write(study.home / "late.jsonl", attempt("late", "sum-30", 9200.0, text="And yet")))
+    page.get_by_role("button", name="Approve").click()
+    page.get_by_text("more records than were shown").wait_for()
+    page.get_by_text("And yet").wait_for()
+    assert "sum-30" not in study.reviews()
 
 
 # -- live: the last tests, for the run that goes on ends in them

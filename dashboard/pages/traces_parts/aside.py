@@ -63,7 +63,7 @@ def show_reviews(reviews: Sequence[ReviewRecord]) -> None:
     st.caption("Reviews")
     for review in list(reversed(reviews))[:_MOST]:
         why = f"\n{cut(visible(review.reason), _LONGEST)}" if review.reason else ""
-        by = cut(visible(review.by), _LONGEST)
+        by = cut(" ".join(visible(review.by).split()), _LONGEST)
         st.text(f"{with_sign(review.status)} by {by}, {moment(review.at_seconds)}{why}")
     if not reviews:
         st.text("none yet")

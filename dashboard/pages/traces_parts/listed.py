@@ -22,6 +22,7 @@ SESSION = "session"
 ROWS = 50
 """Of one page of the list."""
 _ROW_PIXELS, _CHARACTERS = 32, 200
+_PAGES_PIXELS = 330
 _SHORT, _TALL = 6, 22
 """Rows that are seen at once beside a chosen session, and without one; the others scroll."""
 _OPTIONAL = ("scores", "agent", "tags", "tokens", "cost")
@@ -47,7 +48,7 @@ def show_list(store: TraceStore, filter: Filter) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(_counts(store, filter, count), width="stretch")
         pages = max(1, -(-count // ROWS))
-        page = st.pagination(pages, key=PAGE, bind="query-params") if pages > 1 else 1
+        page = st.pagination(pages, width=_PAGES_PIXELS, key=PAGE, bind="query-params") if pages > 1 else 1
         if st.button("Refresh", help="Look for new sessions"):
             st.rerun()
     if not count:
@@ -113,7 +114,7 @@ def _cells(row: SessionRow) -> dict[str, Any]:
         "task": _line(row.task),
         "attempts": row.attempts,
         "interventions": row.interventions,
-        "scores": _line(", ".join(f"{scorer} {_score(score)}" for scorer, score, _ in row.outcomes)),
+        "scores": _line(", ".join(f"{scorer} {_score(score, passed)}" for scorer, score, passed in row.outcomes)),
         "agent": _line(row.agent or ""),
         "tags": _line(", ".join(row.tags)),
         "begun": moment(row.at_seconds),
@@ -123,8 +124,10 @@ def _cells(row: SessionRow) -> dict[str, Any]:
     }
 
 
-def _score(score: float | None) -> str:
-    return "?" if score is None else f"{score:g}"
+def _score(score: float | None, passed: bool | None) -> str:
+    if score is not None:
+        return f"{score:g}"
+    return "?" if passed is None else VERDICTS[passed]
 
 
 def _line(text: str) -> str:

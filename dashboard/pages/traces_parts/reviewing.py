@@ -43,7 +43,7 @@ def show_buttons(shown: Shown) -> None:
     if by is None:
         st.caption(_why_not())
         return
-    # Named after the session and its records: a click that was meant for what is no longer shown means nothing.
+    # Named after the session and its records: a late click is about what its visitor saw, never what came after it.
     name = f"traces_review_{shown.row.id}_{shown.row.records}"
     status = shown.row.status
     with st.form(name, clear_on_submit=True, enter_to_submit=False):
