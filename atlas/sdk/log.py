@@ -74,9 +74,9 @@ class Log:
         try:
             if self._off is not None:
                 raise Refused(self._off)
-            body = self._body(record)
+            body, happens_now = self._body(record)
             with self._lock:
-                self._append(body, in_order="at_seconds" not in record)
+                self._append(body, happens_now)
                 self._written += 1
             return True
         except Exception as error:
@@ -108,31 +108,34 @@ class Log:
                 "off": self._off,
             }
 
-    def _body(self, record: dict[str, Any]) -> bytes:
-        now = {} if "at_seconds" in record else {"at_seconds": time.time(), "monotonic_seconds": time.monotonic()}
-        whole = {"schema_version": VERSION, "id": None, **now, "process": self._process, **record}
-        if whole["id"] is None:
-            whole["id"] = record["session"] if record["type"] == "session" else self.new_id()
-        if record["type"] == "session":
-            whole.setdefault("redaction", self._redaction.name)
-        if record["type"] == "end":
-            whole["dropped"] = record.get("dropped", 0) + self._dropped_of.pop(record["session"], 0)
-        fitting = fit(whole)
+    def _body(self, record: dict[str, Any]) -> tuple[bytes, bool]:
+        """The line without its sequence, and whether it gets one: the order of an earlier event is its time's."""
+        given = fit(record)
+        happens_now = "at_seconds" not in given
+        if happens_now:
+            given |= {"at_seconds": time.time(), "monotonic_seconds": time.monotonic()}
+        if given["type"] == "session":
+            given |= {"id": given["session"], "redaction": self._redaction.name}
+        elif given["type"] == "end":
+            given["dropped"] = given.get("dropped", 0) + self._dropped_of.pop(given["session"], 0)
+        ours = {"schema_version": VERSION, "type": given["type"], "id": given.get("id") or self.new_id()}
+        whole = ours | given | {"schema_version": VERSION, "process": self._process}
+        whole.pop("sequence", None)
         try:
-            redacted = self._redaction.record(fitting)
+            redacted = self._redaction.record(whole)
         except Exception as error:
             raise Refused(f"redaction failed: {type(error).__name__}") from error
         line = ENCODER.encode(redacted)
         try:
-            return line.encode()
+            return line.encode(), happens_now
         except UnicodeEncodeError:  # half of a surrogate pair
-            return line.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+            return line.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode(), happens_now
 
-    def _append(self, body: bytes, in_order: bool) -> None:
+    def _append(self, body: bytes, happens_now: bool) -> None:
         if not self._is_open():
             self._open()
         assert self._descriptor is not None
-        end = b',"sequence":%d}\n' % next(self._sequence) if in_order else b"}\n"
+        end = b',"sequence":%d}\n' % next(self._sequence) if happens_now else b"}\n"
         rest = (b"\n" if self._torn else b"") + body[:-1] + end
         self._torn = True
         while rest:
@@ -209,12 +212,11 @@ def configure(folder: str | os.PathLike[str] | None, patterns: Sequence[str]) ->
 def write(record: dict[str, Any]) -> bool:
     """Writes one record and says whether it is in the file. Never raises.
 
-    `record` has the fields of the line schema (`atlas.traces.records`); `type` and `session` must be there. What is
-    left out is filled in: `schema_version`, `id`, `process`, the time (`at_seconds`, `monotonic_seconds`) and
-    `sequence`. A record that brings an `at_seconds` of its own, such as a finished span, gets no `sequence`: the order
-    of its session is then that of the clock. Of a session, `id` and `session` are the same. `dropped` of an `end` is
-    filled in. Values that a field cannot hold, and keys that are no field, go into `metadata`; text is redacted, ids
-    are not.
+    `record` has the fields of the line schema (`atlas.traces.records`); `type` and `session` must be there. `id` and
+    the time are filled in where they are left out; `schema_version`, `process`, `sequence`, the `redaction` of a
+    session and the `dropped` of an end always. A record that brings an `at_seconds` of its own, such as a finished
+    span, gets no `sequence`: the order of its session is then that of the clock. Values that a field cannot hold, and
+    keys that are no field, go into `metadata`; text is redacted, ids are not.
     """
     return _log.write(record)
 
