@@ -53,7 +53,6 @@ class Log:
         self._written = 0
         self._dropped: Counter[str] = Counter()
         self._dropped_of: Counter[str] = Counter()
-        self._uncounted = 0
         self._close()
 
     def configure(self, folder: str | os.PathLike[str] | None, patterns: Sequence[str]) -> None:
@@ -64,44 +63,36 @@ class Log:
                 self._redaction = Redaction((patterns,) if isinstance(patterns, str) else tuple(patterns))
             except Exception as error:
                 self._off = f"capture is off: {error}"
-                _warn(f"{self._off}. Nothing is written until atlas.sdk.configure() gets what it can use")
+                warn(f"{self._off}. Nothing is written until atlas.sdk.configure() gets what it can use")
             self._close()
 
     def new_id(self) -> str:
         return f"{self._prefix}-{next(self._numbers)}"
 
-    def write(self, record: dict[str, Any]) -> bool:
-        try:
-            if self._off is not None:
-                raise Refused(self._off)
-            body, happens_now = self._body(record)
-            with self._lock:
-                self._append(body, happens_now)
-                self._written += 1
-            return True
-        except Exception as error:
-            self.drop(error, record)
-            return False
+    def write(self, record: dict[str, Any]) -> None:
+        """Raises what goes wrong; the record is not in the file then."""
+        if self._off is not None:
+            raise Refused(self._off)
+        body, happens_now = self._body(record)
+        with self._lock:
+            self._append(body, happens_now)
+            self._written += 1
 
-    def drop(self, error: Exception, record: Any) -> None:
-        """Counts an event that is not written."""
-        try:
-            reason = _reason(error)
-            with self._lock:
-                self._dropped[reason] += 1
-                self._dropped_of[record["session"]] += 1
-                first = self._dropped[reason] == 1
-            if first:
-                _warn(f"an event was not written: {reason}. Further ones are counted in atlas.sdk.status()")
-        except Exception:  # such as no stack or memory left to say more
-            self._uncounted += 1
+    def drop(self, error: Exception, session: str) -> None:
+        """Counts an event of this session that is not written."""
+        reason = _reason(error)
+        with self._lock:
+            self._dropped[reason] += 1
+            self._dropped_of[session] += 1
+            first = self._dropped[reason] == 1
+        if first:
+            warn(f"an event was not written: {reason}. Further ones are counted in atlas.sdk.status()")
 
     def status(self) -> dict[str, Any]:
         with self._lock:
-            unknown = {"unknown": self._uncounted} if self._uncounted else {}
             return {
                 "written": self._written,
-                "dropped": {**self._dropped, **unknown},
+                "dropped": dict(self._dropped),
                 "file": None if self._path is None else str(self._path),
                 "process": self._process,
                 "redaction": self._redaction.name,
@@ -192,7 +183,8 @@ def _reason(error: Exception) -> str:
     return f"bug in capture: {type(error).__name__}"
 
 
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
+    """Tells the agent's developer. Never raises."""
     try:
         warnings.warn(f"atlas.sdk: {message}", RuntimeWarning, stacklevel=2)
     except Exception:  # warnings are errors here: the agent must not get one
@@ -201,6 +193,8 @@ def _warn(message: str) -> None:
 
 
 _log = Log()
+_unexplained = 0
+"""Events that were lost together with the reason why."""
 os.register_at_fork(after_in_child=lambda: _log.begin())
 
 
@@ -218,12 +212,21 @@ def write(record: dict[str, Any]) -> bool:
     span, gets no `sequence`: the order of its session is then that of the clock. Values that a field cannot hold, and
     keys that are no field, go into `metadata`; text is redacted, ids are not.
     """
-    return _log.write(record)
+    try:
+        _log.write(record)
+        return True
+    except Exception as error:
+        drop(error, record.get("session", "") if isinstance(record, dict) else "")
+        return False
 
 
 def drop(error: Exception, session: str) -> None:
     """Counts an event of this session that is lost for this reason. Never raises."""
-    _log.drop(error, {"session": session})
+    global _unexplained
+    try:
+        _log.drop(error, session)
+    except Exception:  # such as no stack or memory left to say more
+        _unexplained += 1
 
 
 def new_id() -> str:
@@ -234,4 +237,7 @@ def new_id() -> str:
 def status() -> dict[str, Any]:
     """What became of the events of this process: `written`, `dropped` by reason, the `file` of it, and whether capture
     is `off`."""
-    return _log.status()
+    found = _log.status()
+    if _unexplained:
+        found["dropped"]["unexplained"] = _unexplained
+    return found

@@ -135,7 +135,7 @@ def _counted(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(call, *args)
         except Exception as error:
             call.problem = f"not captured: recording failed with {type(error).__name__}"
-            log._log.drop(error, {"session": call.session.id if call.session else ""})
+            log.drop(error, call.session.id if call.session else "")
             return None
 
     return step

@@ -73,10 +73,10 @@ class AtlasSpanExporter(SpanExporter):  # type: ignore[misc]
             with self._lock:
                 if reading.kind == "model" and not (reading.messages or reading.answers or self._told):
                     self._told = True
-                    log._warn(NO_CONTENT)
+                    log.warn(NO_CONTENT)
                 return self._session(reading).add(reading)
         except Exception as error:
-            log._log.drop(error, {"session": ""})
+            log.drop(error, session="")
             return False
 
     def _session(self, reading: Reading) -> "_Session":
