@@ -10,7 +10,7 @@ from atlas.traces.filter import Filter
 from dashboard.opening import no_traces, opened_traces, problem
 from dashboard.pages.traces_parts import aside
 from dashboard.pages.traces_parts.asked import ask
-from dashboard.pages.traces_parts.listed import choose, chosen, show_list
+from dashboard.pages.traces_parts.listed import SESSION, choose, chosen, show_list
 from dashboard.pages.traces_parts.place import Place, place_of
 from dashboard.pages.traces_parts.reviewing import Shown, show_buttons
 from dashboard.pages.traces_parts.timeline import badge, show_timeline
@@ -38,7 +38,8 @@ def _session(store: TraceStore, filter: Filter, reference: str) -> None:
         problem("There is no such session", error)
         return
     if reference != row.id:
-        choose(row.id)
+        st.query_params[SESSION] = row.id
+        st.rerun()
     place = place_of(store, filter, row)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         _step("Previous", "chevron_left", place.before, place, -1)

@@ -249,6 +249,15 @@ def test_a_long_session_has_pages(show, taken):
     assert "try 59" in last and "**Attempt 60**" in last and "**End**" in last
 
 
+def test_another_session_is_shown_from_its_start(show, taken):
+    tries = {session: [attempt(f"{session}{n}", session, 9e3 + n) for n in range(60)] for session in ("s", "t")}
+    taken([begin("s", 200.0), *tries["s"], begin("t"), *tries["t"]])
+    test = show("traces", session="s", part="2")
+    assert "**Attempt 26**" in texts(test)
+    press(test, "Next")
+    assert "**Attempt 1**" in texts(test) and "**Attempt 26**" not in texts(test)
+
+
 def test_sessions_around_and_inside_are_links(show, taken):
     taken([begin("outer", task="Plan"), begin("inner", 200.0, task="Part", parent="outer"), begin("x", parent="gone")])
     assert "[Part](/traces?session=inner)" in texts(show("traces", session="outer"))

@@ -232,9 +232,10 @@ class Dashboard:
 class Visitor:
     """One browser window, which writes down whatever a page should not do."""
 
-    def __init__(self, chromium, dashboard, scheme="light"):
+    def __init__(self, chromium, dashboard, scheme="light", headers=None):
         self.dashboard = dashboard
-        self.context = chromium.new_context(viewport={"width": 1280, "height": 1000}, color_scheme=scheme)
+        window = {"viewport": {"width": 1280, "height": 1000}, "color_scheme": scheme}
+        self.context = chromium.new_context(**window, extra_http_headers=headers or {})
         self.trouble = []
         self.frames = 0
         self.page = self.context.new_page()
@@ -600,6 +601,21 @@ def test_sessions_are_approved_by_keyboard_one_after_the_other(study, visit, rev
     assert study.reviews() == before | {"sum-1": ("approved", getpass.getuser())}
     assert "Approved sum-1; here is the next." in visitor.text()
     visitor.photograph("reviewing-light-1280", 1280)
+
+
+def test_behind_a_proxy_reviews_are_of_whom_it_names_and_others_cannot_review(study, visit, tmp_path):
+    options = ("--auth", "proxy", "--allow-host", "atlas.example.org", "--allow-review", "--user-header", "X-User")
+    opened = Dashboard(study.home, tmp_path, *options)
+    try:
+        page = visit(at=opened).open("traces", "session=sum-40")
+        page.get_by_text("nothing says who you are").wait_for()
+        assert page.get_by_role("button", name="Approve").count() == 0
+        page = visit(at=opened, headers={"X-User": "bo@example.org"}).open("traces", "session=sum-40")
+        page.get_by_role("button", name="Approve").click()
+        page.get_by_text("Approved sum-40").wait_for()
+        assert study.reviews()["sum-40"] == ("approved", "bo@example.org")
+    finally:
+        opened.close()
 
 
 def test_what_came_after_a_session_was_shown_must_be_seen_first(study, visit, reviewing):

@@ -19,6 +19,8 @@ from dashboard.text import plain, visible
 
 SESSION = "session"
 """Query parameter: id of the chosen session."""
+PART = "part"
+"""Query parameter: which page of its timeline."""
 ROWS = 50
 """Of one page of the list."""
 _ROW_PIXELS, _CHARACTERS = 32, 200
@@ -36,10 +38,17 @@ def chosen() -> str | None:
 
 def choose(session: str, number: int | None = None) -> None:
     """Shows this session; `number`: its place in the list, whose page is then turned to it."""
-    st.query_params[SESSION] = session
+    _show_from_the_start(session)
     if number is not None:
         st.session_state[PAGE] = (number - 1) // ROWS + 1
     st.session_state[_DRAWN] = st.session_state.get(_DRAWN, 0) + 1
+
+
+def _show_from_the_start(session: str | None) -> None:
+    st.query_params.pop(SESSION, None)
+    if session is not None:
+        st.query_params[SESSION] = session
+    st.session_state[PART] = 1
 
 
 def show_list(store: TraceStore, filter: Filter) -> None:
@@ -83,10 +92,7 @@ def _table(rows: Sequence[SessionRow]) -> None:
 
     def clicked() -> None:
         marked = st.session_state[key]["selection"]["rows"]
-        if marked and marked[0] < len(ids):
-            st.query_params[SESSION] = ids[marked[0]]
-        else:
-            st.query_params.pop(SESSION, None)
+        _show_from_the_start(ids[marked[0]] if marked and marked[0] < len(ids) else None)
 
     here = chosen()
     height = _SHORT if here else _TALL

@@ -9,6 +9,7 @@ from atlas.comparison.wording import counted_noun
 from atlas.report.chart import COLOURS
 from atlas.traces.records import AnyRecord, AttemptRecord, EndRecord, InterventionRecord, OutcomeRecord, SessionRecord
 from atlas.traces.sessions import Attempt, Session, in_order
+from dashboard.pages.traces_parts.listed import PART
 from dashboard.pages.traces_parts.texts import show_calls, show_messages, show_metadata, show_text
 from dashboard.pages.traces_parts.words import facts, kind, moment, verdict
 from dashboard.states import with_sign
@@ -19,8 +20,6 @@ EVENTS = 25
 _MOST_ANSWERS = 40
 """Interventions and outcomes of one attempt that are shown."""
 _LONGEST_LINE = 300
-_PART = "part"
-"""Query parameter: which page of the timeline."""
 _COLOURS: dict[str, Literal["green", "red", "gray"]] = {"passed": "green", "failed": "red", "error": "red"}
 _STYLE = f"""<style>
 [class*="st-key-traces-answers-"] {{
@@ -42,7 +41,7 @@ def show_timeline(session: Session) -> None:
         ]
     )
     pages = max(1, -(-len(events) // EVENTS))
-    page = st.pagination(pages, key=_PART, bind="query-params") if pages > 1 else 1
+    page = st.pagination(pages, key=PART, bind="query-params") if pages > 1 else 1
     drawn = _Timeline(session)
     for event in events[EVENTS * (page - 1) : EVENTS * page]:
         drawn.show(event)
