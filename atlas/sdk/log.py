@@ -25,6 +25,8 @@ from atlas.sdk.schema import VERSION
 
 FOLDER_VARIABLE = "ATLAS_TRACES"
 DEFAULT_FOLDER = "traces"
+MOST_SESSIONS = 10_000
+"""Of so many sessions it is remembered how many events were lost: where nothing can be written, none ever ends."""
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _FIRST_FREE_DESCRIPTOR = 3
 """Below are stdin, stdout and stderr, which an agent may have closed: what others print must not get into our file."""
@@ -84,6 +86,8 @@ class Log:
         with self._lock:
             self._dropped[reason] += 1
             self._dropped_of[session] += 1
+            if len(self._dropped_of) > MOST_SESSIONS:
+                del self._dropped_of[next(iter(self._dropped_of))]
             first = self._dropped[reason] == 1
         if first:
             warn(f"an event was not written: {reason}. Further ones are counted in atlas.sdk.status()")
