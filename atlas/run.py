@@ -268,7 +268,10 @@ class Run:
                 logger.exception("could not flush %s", stream.name)
 
     def finish(self, state: str, **result: Any) -> None:
-        """Writes result.json atomically; `rank-<rank>.json` in a process that is not the first."""
+        """Writes result.json atomically. A process that is not the first says only why it failed, in
+        `rank-<rank>.json`."""
+        if self.rank and state != "failed":
+            return
         self.flush()
         document = {"state": state, "step": self.step, "clocks": self.clock.readings(), **result}
         document["summary"] = self.summary

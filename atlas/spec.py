@@ -284,8 +284,8 @@ class ResourcesSpec(Spec):
     def _on_one_machine(cls, data: Any) -> Any:
         if isinstance(data, dict) and "nodes" in data:
             raise ValueError(
-                f"nodes: {data['nodes']} is not supported: a job runs on one machine; remove it, and use gpus for several "
-                "GPUs of that machine"
+                f"nodes: {data['nodes']} is not supported: a job runs on one machine; remove it, and use gpus for "
+                "several GPUs of that machine"
             )
         return data
 

@@ -63,7 +63,8 @@ def work_as_rank(run_dir: Path) -> int:
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the first speaks for all
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return _run_method(run)
+    code = _run_method(run)
+    return SUCCEEDED if rank and code == STOPPED else code  # only a failure of theirs says something
 
 
 def recorded_handle(run_dir: Path) -> tuple[str, list[int]] | None:
