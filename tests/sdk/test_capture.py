@@ -277,4 +277,3 @@ def test_the_fields_of_every_record_are_written(folder):
     assert intervention.name == "f" and intervention.duration_seconds == 1 and intervention.model == "m2"
     assert outcome.note == "half" and outcome.metadata == {"b": 2} and outcome.parent == attempt.id
     assert end.answer == "" and end.dropped == 0
-

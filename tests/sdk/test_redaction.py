@@ -22,6 +22,7 @@ from atlas.sdk.rules import is_random
 
 REDACTION = Redaction()
 CORPUS = list(planted(seed=8, rounds=2))
+"""The rules were tuned on this seed: it finds what they lose again. What they miss is measured by a benchmark."""
 
 
 def record(**fields):
