@@ -239,8 +239,8 @@ def _ranks_problems(job: JobSpec) -> Iterator[Problem]:
     prompts = job.method.prompts_per_step(batch_size)
     if prompts % gpus:
         yield Problem(
-            f"the {prompts} prompts of a step cannot be shared equally by {gpus} GPUs; choose a batch_size of a multiple "
-            f"of {batch_size // prompts * gpus}, or other resources.gpus",
+            f"the {prompts} prompts of a step cannot be shared equally by {gpus} GPUs; choose a multiple of "
+            f"{batch_size // prompts * gpus}, or other resources.gpus",
             "training.batch_size",
         )
     elif (

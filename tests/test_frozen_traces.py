@@ -106,8 +106,17 @@ def test_a_later_quarantine_changes_no_queued_run_but_what_is_submitted_then(hom
 def test_a_job_that_was_queued_once_keeps_its_file(home, store, job):
     """As `atlas rerun` queues it again."""
     first = queued(store, submit(store, job).run_id)
-    quarantine(home, "s0")
+    with TraceStore.open(home) as traces:
+        traces.review(["new"], "approved", by="ann")
+    check(first)
     assert queued(store, submit(store, first, force=True).run_id) == first
+
+
+def test_a_copy_with_a_session_that_was_quarantined_since_is_not_queued_again(home, store, job):
+    first = queued(store, submit(store, job).run_id)
+    quarantine(home, "s0", "s3")
+    with pytest.raises(SpecError, match=r"2 of its sessions have been quarantined since, s0 .*without path"):
+        check(first)
 
 
 def test_new_records_of_an_approved_session_take_it_out_until_it_is_looked_at_again(home, store, job, tmp_path):

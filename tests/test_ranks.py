@@ -105,7 +105,7 @@ def job(tmp_path):
         (["training.batch_size=6"], "the 6 prompts of a step cannot be shared equally by 4 GPUs"),
         (
             ["teacher=null", "method={type: grpo, num_generations: 4}", "training.batch_size=8"],
-            "choose a batch_size of a multiple of 16",
+            "choose a multiple of 16",
         ),
         (
             [

@@ -156,7 +156,8 @@ def timeline(session: "Session", reviews: "Sequence[ReviewRecord]") -> str:
     for intervention in session.interventions:
         add(intervention, f"{_intervention(intervention)}, answers no attempt that is known", intervention.text)
     for outcome in session.stale_outcomes:
-        add(outcome, f"{_outcome(outcome)}, before the last attempt", outcome.note)
+        where = "of an attempt that is not there" if outcome.parent else "before the last attempt"
+        add(outcome, f"{_outcome(outcome)}, {where}", outcome.note)
     for outcome in session.outcomes:
         add(outcome, f"{_outcome(outcome)}, of the session", outcome.note)
     if session.end:

@@ -15,7 +15,7 @@ from atlas.datasets.base import Dataset, Example, Splits, Turn
 from atlas.datasets.rows import identity, oddities, warn
 from atlas.datasets.splits import split_apart
 from atlas.datasets.trace_card import Account, card
-from atlas.datasets.trace_source import frozen_copy, recorded_sessions, state_of
+from atlas.datasets.trace_source import frozen_copy, quarantined_since, recorded_sessions, state_of
 from atlas.errors import SpecError
 from atlas.grading import GradingSpec, Verdict
 from atlas.spec import LocalPath, Spec
@@ -93,7 +93,15 @@ class Traces(Dataset):
         return self
 
     def check(self) -> Splits:
-        return self.load()
+        splits = self.load()
+        withdrawn = quarantined_since(Path(self.path)) if self.path else []
+        if withdrawn:
+            raise SpecError(
+                f"{self.path}: {len(withdrawn)} of its sessions have been quarantined since, {withdrawn[0]} for one; "
+                "submit the job without path, which takes what is approved now, or export it again",
+                "dataset.path",
+            )
+        return splits
 
     def load(self) -> Splits:
         return _load(self.model_dump_json(), state_of(self.path))
@@ -156,6 +164,8 @@ class Traces(Dataset):
     def _account(self, session: Session) -> Account:
         account = Account(session)
         account.reason = self._gate().why_not(session)
+        if account.reason is None and session.end is not None and session.end.dropped:
+            account.reason = "some of its events were lost"
         if account.reason is not None:
             return account
         reference = self._reference(session)
@@ -190,6 +200,8 @@ class Traces(Dataset):
         text, failed = attempt.record.text, _failed(session, attempt, self.scorer)
         if not text.strip():
             return "without text"
+        if attempt.record.error or attempt.record.metadata.get("incomplete"):
+            return "broken off or in error"
         if failed and self.outcome == "passed":
             return "failed on the way"
         turns = self._turns(session, attempt)

@@ -36,7 +36,8 @@ class Session:
     outcomes: tuple[OutcomeRecord, ...] = ()
     """Those of the session as a whole that were measured after its last attempt."""
     stale_outcomes: tuple[OutcomeRecord, ...] = ()
-    """Those of the session as a whole that an attempt came after: they measure nothing that is final."""
+    """Those of the session as a whole that an attempt came after, and those of attempts that are not there: what they
+    measure is not final, or not known."""
     end: EndRecord | None = None
     """None: the agent is still at it, or was killed."""
     review: ReviewRecord | None = None
@@ -113,7 +114,12 @@ class _Parts:
         whole = [
             (place, record)
             for place, record in enumerate(ordered)
-            if isinstance(record, OutcomeRecord) and record.parent not in known
+            if isinstance(record, OutcomeRecord) and record.parent in (None, self.begin.id)
+        ]
+        lost = [
+            record
+            for record in ordered
+            if isinstance(record, OutcomeRecord) and record.parent not in (None, self.begin.id, *known)
         ]
         measured = [record for record in ordered if isinstance(record, OutcomeRecord) and record.parent in known]
         return Session(
@@ -128,7 +134,7 @@ class _Parts:
             ),
             interventions=tuple(record for record in answers if record.parent not in known),
             outcomes=tuple(record for place, record in whole if place > last),
-            stale_outcomes=tuple(record for place, record in whole if place < last),
+            stale_outcomes=(*(record for place, record in whole if place < last), *lost),
             end=self.end,
             review=self.review,
         )

@@ -163,6 +163,25 @@ def test_attempts_without_text_cannot_be_learnt_and_are_counted(dataset) -> None
     assert splits.card["dropped"] == {"without text": 1} and splits.card["attempts_left_out"] == {"without text": 1}
 
 
+def test_attempts_that_broke_off_are_not_imitated(dataset) -> None:
+    late = (
+        Recorded(TASK).attempt("It is", metadata={"incomplete": "the stream was left"}).outcome(True, "14").reviewed()
+    )
+    error = Recorded("8?").attempt("It is 16", error="ConnectionError").outcome(True, "16").reviewed()
+    whole = Recorded(TASK).attempt("It is 14.").outcome(True, "14").reviewed()
+    splits = dataset(late, error, whole).load()
+    assert [solution for _, solution in learnt(splits)] == ["It is 14."]
+    assert splits.card["dropped"] == {"broken off or in error": 2}
+
+
+def test_sessions_that_lost_events_are_not_used(dataset) -> None:
+    torn, whole = (Recorded(task).attempt("It is 14.").outcome(True, "14") for task in ("7?", TASK))
+    torn._add("end", status="completed", dropped=1)
+    splits = dataset(torn.reviewed(), whole.reviewed()).load()
+    assert [solution for _, solution in learnt(splits)] == ["It is 14."]
+    assert splits.card["dropped"] == {"some of its events were lost": 1}
+
+
 def test_equal_prompt_and_solution_are_learnt_once_from_the_session_whose_reference_is_known(dataset) -> None:
     judged = Recorded(TASK).attempt("It is 14.").outcome(True, scorer="human").reviewed()
     known = Recorded(TASK, id="known").attempt("It is 14.").outcome(True, "14").reviewed()

@@ -128,7 +128,8 @@ class _Timeline:
             marks.append("superseded")
         _head(f"Outcome {record.scorer}", self._said(record, score, measures), marks)
         if record.id in self._stale:
-            st.caption("An attempt came after it: it does not say how the session ended.")
+            why = "It measures an attempt that is not there" if record.parent else "An attempt came after it"
+            st.caption(f"{why}: it does not say how the session ended.")
         if record.id in self._superseded:
             st.caption("The same scorer measured again later.")
         if record.reference is not None:
