@@ -153,10 +153,16 @@ class Session:
         reference: str | None = None,
         attempt: str | None = None,
         note: str | None = None,
+        model: str | None = None,
+        prompt_version: str | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        cost_usd: float | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> str:
         """What a scorer measured of an attempt, by default the latest. A score of None could not be measured, which is
-        not 0. A score of exactly 0 or 1 says whether it passed, unless `passed` does. Returns the id."""
+        not 0. A score of exactly 0 or 1 says whether it passed, unless `passed` does. `model` is the judge, if it was
+        one. Returns the id."""
         if passed is None and score is not None and score in (0, 1):
             passed = bool(score)
         return self._write(
@@ -168,6 +174,11 @@ class Session:
             passed=passed,
             reference=reference,
             note=note,
+            model=model,
+            prompt_version=prompt_version,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cost_usd=cost_usd,
             metadata=metadata,
         )
 

@@ -270,10 +270,11 @@ def test_the_fields_of_every_record_are_written(folder):
             "", messages=[{"role": "user", "content": TASK}], tool_calls=[call], error="late", prompt_version="p2"
         )
         s.intervene("42", by="tool", kind="tool_result", name="f", error="none", duration_seconds=1, model="m2")
-        s.outcome("judge", 0.5, note="half", metadata={"b": 2})
+        s.outcome("judge", 0.5, note="half", metadata={"b": 2}, model="m3", output_tokens=7, cost_usd=0.1)
     begin, attempt, intervention, outcome, end = records_in(folder)
     assert begin.task[0].content == TASK and begin.model == "m" and begin.metadata == {"a": 1}
     assert attempt.tool_calls == [call] and attempt.messages[0].role == "user" and attempt.error == "late"
     assert intervention.name == "f" and intervention.duration_seconds == 1 and intervention.model == "m2"
     assert outcome.note == "half" and outcome.metadata == {"b": 2} and outcome.parent == attempt.id
+    assert (outcome.model, outcome.output_tokens, outcome.cost_usd) == ("m3", 7, 0.1)
     assert end.answer == "" and end.dropped == 0
