@@ -271,7 +271,7 @@ class EvaluationSpec(Spec):
 class ResourcesSpec(Spec):
     """What the job needs from the machine."""
 
-    gpus: int | None = Field(None, ge=0, le=64)
+    gpus: int | None = Field(None, ge=0)
     """GPUs of one machine to use: 0 is the CPU. Default: one if the machine has any. Several train one model together:
     its weights and optimizer states are split among them (FSDP2), and each learns from its share of every step, so that
     `batch_size` is that of all together. A teacher is whole on each."""

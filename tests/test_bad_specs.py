@@ -55,7 +55,6 @@ WORDS = [
     (r"num_epochs", "epochs"),
     (r"^secret reference$", "environment"),
     (r"executor\.gpus", "resources.gpus"),
-    (r"^at least 0$", "between 0 and 1"),
 ]
 
 
