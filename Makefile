@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Without a GPU, PyTorch's own index has a CPU build; the default one pulls gigabytes of CUDA.
 TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || echo --retries 1 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: quickstart cross-tokenizer dashboard test install
+.PHONY: quickstart cross-tokenizer loop dashboard test install
 
 quickstart: install  ## an experiment on tiny models, on the CPU, then its table and report
 	$(BIN)/atlas submit specs/quickstart/experiment.yaml
@@ -14,6 +14,10 @@ quickstart: install  ## an experiment on tiny models, on the CPU, then its table
 cross-tokenizer: install  ## the same across tokenizers: three alignments, and no teacher
 	$(BIN)/atlas submit specs/cross_tokenizer/quickstart.yaml
 	$(BIN)/atlas report cross-tokenizer -o cross_tokenizer.html
+
+loop: install  ## an agent works, learns from what was approved of it, and works again: before and after, on the CPU
+	rm -rf build/loop
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh specs/loop/loop.sh build/loop
 
 dashboard: install  ## the runs of this folder in a browser; Ctrl-C ends it
 	$(BIN)/atlas dashboard

@@ -3,16 +3,37 @@
 from pathlib import Path
 
 import pytest
+from recorded import Recorded, write
 
 from atlas.experiment import load_checked
 from atlas.job import load
+from atlas.store.traces import TraceStore
+from atlas.traces.filter import Filter
 
 SPECS = Path(__file__).parents[1] / "specs"
 FILES = sorted(SPECS.rglob("*.yaml"))
 
 
+@pytest.fixture(scope="module")
+def home_with_traces(tmp_path_factory):
+    """A home with sessions as the agent of specs/loop records them: half of them were right without help."""
+    home = tmp_path_factory.mktemp("home")
+    sessions = []
+    for n in range(200):
+        session = Recorded(f"What is {n} doubled?", tags=["practice"])
+        if n % 2:
+            session.attempt(f"It is {n}.").outcome(False, str(2 * n)).intervene(f"{n} + {n} = {2 * n}.", by="tool")
+        session.attempt(f"{n} + {n} = {2 * n}. The answer is: {2 * n}").outcome(True, str(2 * n))
+        sessions.append(session.outcome(n % 2 == 0, scorer="unaided"))
+    with TraceStore.open(home) as store:
+        store.import_file(Path(write(home / "traces" / "agent.jsonl", sessions)))
+        store.review_all(Filter(tags=("practice",)), "approved", by="rule:all")
+    return home
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SPECS)))
-def test_every_shipped_spec_loads_and_can_run(file):
+def test_every_shipped_spec_loads_and_can_run(file, home_with_traces, monkeypatch):
+    monkeypatch.setenv("ATLAS_HOME", str(home_with_traces))
     load_checked(file)
 
 
