@@ -348,3 +348,12 @@ def test_the_card_accounts_for_every_session(dataset) -> None:
 )
 def test_a_comparison_knows_which_settings_change_what_is_asked(field: str, decides: bool) -> None:
     assert decides_measurement(f"dataset.{field}") is decides
+
+
+def test_the_order_of_training_does_not_depend_on_the_ids_of_sessions(dataset) -> None:
+    def order(name: str) -> list[str | None]:
+        sessions = [solved(n, id=f"{name}{n * n % 7}-{n}") for n in range(12)]
+        return [example.solution for example in dataset(*sessions, dev_size=2, test_size=2).load().train]
+
+    assert order("a") == order("b")
+    assert order("a") != sorted(order("a"))
