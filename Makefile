@@ -26,7 +26,7 @@ test: install .venv/.real-models .venv/.browser .venv/.programs  ## lint, types,
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 install: .venv/.installed
 

@@ -12,6 +12,24 @@ from slurm_cluster import working_slurm
 
 from atlas.store import Store
 
+CLUSTERS = {
+    "test_executor.py",
+    "test_container.py",
+    "test_container_jobs.py",
+    "test_ray.py",
+    "test_ray_jobs.py",
+    "test_slurm.py",
+    "test_slurm_jobs.py",
+}
+"""Files whose tests share daemons: one process runs them all."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes run the tests (`-n 2 --dist loadgroup`), each file is one process's."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("clusters" if item.path.name in CLUSTERS else item.path.name))
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
