@@ -7,6 +7,8 @@ from recorded import Recorded, write
 
 from atlas.experiment import load_checked
 from atlas.job import load
+from atlas.reference import json_schema
+from atlas.source import read
 from atlas.store.traces import TraceStore
 from atlas.traces.filter import Filter
 
@@ -35,6 +37,12 @@ def home_with_traces(tmp_path_factory):
 def test_every_shipped_spec_loads_and_can_run(file, home_with_traces, monkeypatch):
     monkeypatch.setenv("ATLAS_HOME", str(home_with_traces))
     load_checked(file)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SPECS)))
+def test_every_shipped_spec_fits_the_schema(file):
+    jsonschema = pytest.importorskip("jsonschema")
+    assert jsonschema.Draft202012Validator(json_schema()).is_valid(read(file).root.plain())
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SPECS)))

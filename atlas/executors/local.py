@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from atlas.errors import ExecutorError
 from atlas.executors.base import CPUS, GPUS, HANDLE, THREADS, Executor
 from atlas.private import only_owner
 
+_EXEC_SECONDS = 1.0
 logger = logging.getLogger(__name__)
 
 
@@ -58,7 +60,7 @@ class LocalExecutor(Executor):
         if not self.alive(handle):
             return []
         try:
-            return _told(psutil.Process(int(handle.split(":")[0])).environ())
+            return _told(_environment(psutil.Process(int(handle.split(":")[0]))))
         except psutil.Error:  # it has ended since
             return []
 
@@ -94,6 +96,15 @@ def keep_to_cores() -> None:
 def process_handle(pid: int) -> str:
     """`pid:start_time`, which names one process for ever."""
     return f"{pid}:{_start_time(pid)}"
+
+
+def _environment(process: psutil.Process) -> Mapping[str, str]:
+    """Of a process that may just have been started: the kernel shows none before the program is all in place, which is
+    a moment after `launch` returns."""
+    give_up = time.monotonic() + _EXEC_SECONDS
+    while not (found := process.environ()) and time.monotonic() < give_up:
+        time.sleep(0.001)
+    return found
 
 
 def _told(environment: Mapping[str, str]) -> list[int]:
