@@ -96,6 +96,9 @@ def _run_ranks(run: Run, ranks: int) -> int:
     for old in run.directory.glob("rank-*.json"):
         old.unlink()
     codes, culprit = supervise(command, ranks, lambda: run.stop_requested)
+    if run.stop_requested and -signal.SIGTERM in codes:  # told before it could listen
+        run.finish("stopped", planned_step=run.planned_step, message="stopped by a signal while it was starting")
+        return STOPPED
     if culprit is None:
         return codes[0]
     cause = run.directory / f"rank-{culprit}.json"

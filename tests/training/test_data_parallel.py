@@ -73,7 +73,7 @@ def job(tmp_path, name, settings):
     return directory
 
 
-def start(directory, ranks, prompts_at_once=0):
+def start(directory, ranks, prompts_at_once=0, **options):
     with open(directory / "worker.log", "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-c", WORK, str(directory), str(ranks), str(prompts_at_once)],
@@ -81,6 +81,7 @@ def start(directory, ranks, prompts_at_once=0):
             stderr=log,
             cwd=Path(__file__).parents[2],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
+            **options,
         )
 
 
@@ -169,3 +170,14 @@ def test_what_the_second_process_dies_of_is_the_reason_of_the_run(tmp_path):
     assert not first.is_running() or first.status() == psutil.STATUS_ZOMBIE
     result = json.loads((directory / "result.json").read_text())
     assert result["state"] == "failed" and "process 1 of 2" in result["message"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_while_its_processes_start_was_stopped_and_has_not_failed(tmp_path):
+    directory = job(tmp_path, "early", METHODS["sft"])
+    worker = start(directory, 2, start_new_session=True)
+    while len(psutil.Process(worker.pid).children()) < 2:
+        assert worker.poll() is None, (directory / "worker.log").read_text()[-4000:]
+    os.killpg(worker.pid, signal.SIGTERM)
+    assert worker.wait(60) == 143
+    assert json.loads((directory / "result.json").read_text())["state"] == "stopped"
