@@ -1,8 +1,9 @@
 """Train, dev and test by hash of the question: independent of the order of the rows, and no question straddles."""
 
 import hashlib
+import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from atlas.datasets.base import Dataset, Example, Splits
 from atlas.errors import SpecError
@@ -41,8 +42,8 @@ def split(examples: Sequence[Example], dataset: Dataset, official_test: Sequence
 
 def split_apart(learnt: Sequence[Example], asked: Sequence[Example], dataset: Dataset) -> tuple[Splits, frozenset[str]]:
     """`split` where what is learnt and what is asked are different examples, with ids of their own: only questions that
-    are `asked` can be held out, and train takes what is `learnt` of all others. Also returns the ids of all examples
-    whose question is held out. Raises SpecError as `split` does.
+    are `asked` can be held out, and train takes what is `learnt` of all others, in an order that depends on its content
+    and not on ids. Also returns the ids of all examples whose question is held out. Raises SpecError as `split` does.
     """
     seed, askable = dataset.split_seed, {example.id for example in asked}
     apart = [
@@ -58,7 +59,7 @@ def split_apart(learnt: Sequence[Example], asked: Sequence[Example], dataset: Da
     rest = [example for _, answers in questions[len(held_out) :] for example in answers]
     chosen = [_representative(seed, asking) for asking, _ in held_out]
     splits = Splits(
-        train=_train([*never_asked, *rest], dataset),
+        train=_train([*never_asked, *rest], dataset, _content),
         dev=chosen[dataset.test_size :],
         test=chosen[: dataset.test_size],
     )
@@ -97,14 +98,24 @@ def _questions(examples: Iterable[Example], seed: int) -> list[list[Example]]:
     return [members[key] for key in sorted(members, key=lambda key: _hash(seed, key.removeprefix("group:")))]
 
 
-def _train(examples: Sequence[Example], dataset: Dataset) -> list[Example]:
+def _id(example: Example) -> str:
+    return example.id
+
+
+def _content(example: Example) -> str:
+    return json.dumps([example.messages, example.solution])
+
+
+def _train(examples: Sequence[Example], dataset: Dataset, name: Callable[[Example], str] = _id) -> list[Example]:
+    """As many as are wanted, in hash order of their names."""
     if dataset.train_size is not None and dataset.train_size > len(examples):
         raise SpecError(
             f"{dataset.train_size} training rows were asked for, but {len(examples)} are left beside the held-out "
             f"questions; ask for at most {len(examples)}, or remove train_size to use all",
             "dataset.train_size",
         )
-    return sorted(examples, key=lambda example: _order(dataset.split_seed, example))[: dataset.train_size]
+    seed = dataset.split_seed
+    return sorted(examples, key=lambda example: (_hash(seed, name(example)), example.id))[: dataset.train_size]
 
 
 def _representative(seed: int, question: Sequence[Example]) -> Example:

@@ -140,8 +140,6 @@ class Traces(Dataset):
         self._check_found(accounts, learnt, asked)
         splits, held_out = self._split(accounts, list(learnt.values()), list(asked.values()))
         self._warn(accounts, [*splits.train, *splits.dev, *splits.test])
-        # By content: ids are random, and with them the order of training would be another in every recording.
-        splits = replace(splits, train=sorted(splits.train, key=_content))
         return replace(splits, card=card(accounts, {example.id for example in splits.train}, held_out))
 
     @property
