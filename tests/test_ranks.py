@@ -17,7 +17,11 @@ from atlas.models import estimate_peak_bytes
 from atlas.ranks import place, supervise
 from atlas.source import read
 
-TELLING = "import os; print(os.environ['ATLAS_RANK'], os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True)"
+TELLING = """
+import os
+line = f"{os.environ['ATLAS_RANK']} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+os.write(1, (line + chr(10)).encode())  # at once, or lines of two processes mix
+"""
 
 
 def python(code):
@@ -74,7 +78,9 @@ def test_nobody_is_blamed_but_the_first_when_the_first_fails(monkeypatch):
 
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_all_end_when_the_worker_is_killed(tmp_path, whole_group):
-    rank = "from atlas.ranks import end_with_parent; end_with_parent(); import time; print('up', flush=True)"
+    rank = (
+        "from atlas.ranks import end_with_parent; end_with_parent(); import os, time; os.write(1, b'up' + bytes([10]))"
+    )
     rank += "; time.sleep(60)"
     code = f"from atlas.ranks import supervise; supervise([{sys.executable!r}, '-c', {rank!r}], 2, lambda: False)"
     worker = subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True, start_new_session=True)
