@@ -22,11 +22,13 @@ loop: install  ## an agent works, learns from what was approved of it, and works
 dashboard: install  ## the runs of this folder in a browser; Ctrl-C ends it
 	$(BIN)/atlas dashboard
 
+# Two processes, so that one computes while the other waits for a cluster or a browser. What failed beside others is tried
+# again alone: a failure that stays is one, and one that does not was said in the first run and is worth a look.
 test: install .venv/.real-models .venv/.browser .venv/.programs  ## lint, types, all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadgroup || $(BIN)/pytest --last-failed --last-failed-no-failures none
 
 install: .venv/.installed
 
