@@ -101,13 +101,15 @@ def frozen(jobs: Sequence[JobSpec], home: Path, keep: bool = True) -> list[JobSp
     """The jobs as they are queued: what they read changes no more. Equal datasets are read once. See
     `Dataset.frozen`; raises UsageError if the copy cannot be written."""
     copies: dict[str, AnyDataset] = {}
-    for job in jobs:
-        key = job.dataset.model_dump_json()
+    keys = [job.dataset.model_dump_json() for job in jobs]
+    for key, job in zip(keys, jobs, strict=True):
+        if key in copies:
+            continue
         try:
-            copies[key] = copies[key] if key in copies else job.dataset.frozen(home, keep)
+            copies[key] = job.dataset.frozen(home, keep)
         except OSError as error:
             raise UsageError(f"cannot copy the data to {home}: {error}; free some space") from error
-    return [job.model_copy(update={"dataset": copies[job.dataset.model_dump_json()]}) for job in jobs]
+    return [job.model_copy(update={"dataset": copies[key]}) for key, job in zip(keys, jobs, strict=True)]
 
 
 def content_digest(job: JobSpec) -> str:

@@ -59,11 +59,16 @@ def split_apart(learnt: Sequence[Example], asked: Sequence[Example], dataset: Da
     rest = [example for _, answers in questions[len(held_out) :] for example in answers]
     chosen = [_representative(seed, asking) for asking, _ in held_out]
     splits = Splits(
-        train=_train([*never_asked, *rest], dataset, _content),
+        train=_train([*never_asked, *rest], dataset, content),
         dev=chosen[dataset.test_size :],
         test=chosen[: dataset.test_size],
     )
     return splits, frozenset(example.id for pair in held_out for part in pair for example in part)
+
+
+def content(example: Example) -> str:
+    """Equal for examples that teach the same."""
+    return json.dumps([example.messages, example.solution])
 
 
 def normalise(text: str) -> str:
@@ -100,10 +105,6 @@ def _questions(examples: Iterable[Example], seed: int) -> list[list[Example]]:
 
 def _id(example: Example) -> str:
     return example.id
-
-
-def _content(example: Example) -> str:
-    return json.dumps([example.messages, example.solution])
 
 
 def _train(examples: Sequence[Example], dataset: Dataset, name: Callable[[Example], str] = _id) -> list[Example]:

@@ -48,16 +48,15 @@ def frozen_copy(home: Path, chosen: Filter, keep: bool) -> Path:
     return copy
 
 
-def quarantined_since(path: Path) -> list[str]:
-    """Sessions of an export that the store of this home calls quarantined by now."""
+def quarantined() -> frozenset[str]:
+    """Sessions that the store of this home calls quarantined."""
     from atlas.store.traces import TraceStore
 
     database = _database()
     if not database.exists():
-        return []
+        return frozenset()
     with TraceStore.open_read_only(database.parent) as store:
-        quarantined = {row.id for row in store.rows(Filter(status=("quarantined",)))}
-    return [session.id for session in _in_file(path) if session.id in quarantined] if quarantined else []
+        return frozenset(row.id for row in store.rows(Filter(status=("quarantined",))))
 
 
 def _in_file(path: Path) -> list[Session]:

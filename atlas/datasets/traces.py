@@ -13,9 +13,9 @@ from pydantic import Field, field_validator, model_validator
 
 from atlas.datasets.base import Dataset, Example, Splits, Turn
 from atlas.datasets.rows import identity, oddities, warn
-from atlas.datasets.splits import split_apart
+from atlas.datasets.splits import content, split_apart
 from atlas.datasets.trace_card import Account, card
-from atlas.datasets.trace_source import frozen_copy, quarantined_since, recorded_sessions, state_of
+from atlas.datasets.trace_source import frozen_copy, quarantined, recorded_sessions, state_of
 from atlas.errors import SpecError
 from atlas.grading import GradingSpec, Verdict
 from atlas.spec import LocalPath, Spec
@@ -93,9 +93,9 @@ class Traces(Dataset):
         return self
 
     def check(self) -> Splits:
-        splits = self.load()
-        withdrawn = quarantined_since(Path(self.path)) if self.path else []
-        if withdrawn:
+        splits, sessions = self._read()
+        refused = quarantined() if self.path else frozenset()
+        if withdrawn := [session for session in sessions if session in refused]:
             raise SpecError(
                 f"{self.path}: {len(withdrawn)} of its sessions have been quarantined since, {withdrawn[0]} for one; "
                 "submit the job without path, which takes what is approved now, or export it again",
@@ -104,7 +104,7 @@ class Traces(Dataset):
         return splits
 
     def load(self) -> Splits:
-        return _load(self.model_dump_json(), state_of(self.path))
+        return self._read()[0]
 
     def check_reward(self) -> None:
         if self.scorer is not None and self.scorer not in SCORERS:
@@ -128,11 +128,15 @@ class Traces(Dataset):
             return {"scorer": "exact_match", "version": EXACT_MATCH_VERSION}
         return super().grader()
 
-    def _load(self) -> Splits:
+    def _read(self) -> tuple[Splits, tuple[str, ...]]:
+        """The splits, and the ids of all sessions that there are."""
+        return _load(self.model_dump_json(), state_of(self.path))
+
+    def _load(self) -> tuple[Splits, tuple[str, ...]]:
         accounts = [self._account(session) for session in recorded_sessions(self.path)]
         learnt: dict[str, Example] = {}
         for account in sorted(accounts, key=lambda account: not account.asked):  # of equal ones, those with a reference
-            fresh = [example for example in account.learnt if learnt.setdefault(_content(example), example) is example]
+            fresh = [example for example in account.learnt if learnt.setdefault(content(example), example) is example]
             if len(fresh) < len(account.learnt):
                 account.left_out["equal to another"] += len(account.learnt) - len(fresh)
             account.learnt = fresh
@@ -140,7 +144,8 @@ class Traces(Dataset):
         self._check_found(accounts, learnt, asked)
         splits, held_out = self._split(accounts, list(learnt.values()), list(asked.values()))
         self._warn(accounts, [*splits.train, *splits.dev, *splits.test])
-        return replace(splits, card=card(accounts, {example.id for example in splits.train}, held_out))
+        splits = replace(splits, card=card(accounts, {example.id for example in splits.train}, held_out))
+        return splits, tuple(account.session.id for account in accounts)
 
     @property
     def _measure(self) -> str:
@@ -267,7 +272,7 @@ class Traces(Dataset):
 
 
 @lru_cache(maxsize=4)
-def _load(dataset: str, _state: object) -> Splits:
+def _load(dataset: str, _state: object) -> tuple[Splits, tuple[str, ...]]:
     """Read once while the sessions stay as they are: the arms of an experiment, and a plan, ask several times."""
     return Traces.model_validate_json(dataset)._load()
 
@@ -289,11 +294,6 @@ def _failed(session: Session, attempt: Attempt, scorer: str | None) -> bool:
 def _asks(turns: Sequence[Turn]) -> bool:
     """Whether there is something that an assistant could answer."""
     return bool(turns) and turns[-1]["role"] != "assistant" and any(turn["role"] == "user" for turn in turns)
-
-
-def _content(example: Example) -> str:
-    """Equal for examples that teach the same."""
-    return identity(json.dumps(example.messages), example.solution)
 
 
 def _said_before(text: str, turns: Sequence[Turn], session: Session, reference: str | None) -> bool:
