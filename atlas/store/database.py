@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -47,6 +48,25 @@ RUNS = Schema(
     where_old="a command that writes, such as `atlas up`, brings it up to date",
     where_broken="move it away and rebuild it with `atlas reindex`",
 )
+
+
+class Closing:
+    """A store whose connections end with its `with` block."""
+
+    _reader: Engine
+    _writer: Engine | None
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._reader.dispose()
+        if self._writer:
+            self._writer.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def home_from_environment() -> Path:

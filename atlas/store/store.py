@@ -28,7 +28,7 @@ class StaleFence(StoreError):
     """The run has been claimed or queued again since: whoever holds the old fence number has lost the run."""
 
 
-class Store(Queries):
+class Store(Queries, database.Closing):
     """The database of one home. A change of a claimed run names the fence of its claim: an older one raises StaleFence
     and changes nothing. A change that no rule of `atlas.store.states` allows raises StoreError."""
 
@@ -56,18 +56,6 @@ class Store(Queries):
         """Opens the store in `home` so that nothing can change it. Raises StoreError if there is none."""
         path = home / database.FILE_NAME
         return cls(path, database.open_for_reading(path, database.RUNS), None)
-
-    def close(self) -> None:
-        """Closes all connections."""
-        self._reader.dispose()
-        if self._writer:
-            self._writer.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def enqueue(
         self,

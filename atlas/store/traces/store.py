@@ -33,7 +33,7 @@ TRACES = database.Schema(
 )
 
 
-class TraceStore:
+class TraceStore(database.Closing):
     """The traces of one home."""
 
     def __init__(self, path: Path, reader: Engine, writer: Engine | None) -> None:
@@ -54,18 +54,6 @@ class TraceStore:
         """Opens the store in `home` so that nothing can change it. Raises StoreError if there is none."""
         path = home / FILE_NAME
         return cls(path, database.open_for_reading(path, TRACES), None)
-
-    def close(self) -> None:
-        """Closes all connections."""
-        self._reader.dispose()
-        if self._writer:
-            self._writer.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def import_file(self, path: Path) -> ImportReport:
         """Takes in what the file has more than last time. A bad line never stops the rest.
