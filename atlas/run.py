@@ -181,10 +181,9 @@ class Run:
             self._check_unchanged(json.loads(path.read_text()), document)
         elif self.rank == 0:
             self._write_whole(path.name, json.dumps(document, indent=2))
-        if (
-            self.rank == 0 and not (self.directory / "problems.jsonl").exists()
-        ):  # also of a run that an older Atlas began
-            self._write_whole("problems.jsonl", "".join(_problem_lines(splits)))
+        problems = self.directory / "problems.jsonl"
+        if self.rank == 0 and not problems.exists():  # also of a run that an older Atlas began
+            self._write_whole(problems.name, "".join(_problem_lines(splits)))
 
     @staticmethod
     def _check_unchanged(before: dict[str, Any], document: dict[str, Any]) -> None:
@@ -275,9 +274,8 @@ class Run:
         self.flush()
         document = {"state": state, "step": self.step, "clocks": self.clock.readings(), **result}
         document["summary"] = self.summary
-        self._write_whole(
-            "result.json" if self.rank == 0 else f"rank-{self.rank}.json", json.dumps(document, indent=2, default=str)
-        )
+        name = f"rank-{self.rank}.json" if self.rank else "result.json"
+        self._write_whole(name, json.dumps(document, indent=2, default=str))
 
     def _write_whole(self, name: str, text: str) -> None:
         temporary = self.directory / f"{name}.part"

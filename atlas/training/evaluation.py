@@ -138,9 +138,8 @@ class Evaluator:
         def report(done: int, total: int) -> None:
             if run.stop_requested:
                 raise Stopped
-            run.progress(
-                phase, min(done * ranks.size(), len(examples) * spec.num_samples), len(examples) * spec.num_samples
-            )
+            of_all = len(examples) * spec.num_samples
+            run.progress(phase, min(done * ranks.size(), of_all), of_all)
 
         def write(mine: Sequence[Example]) -> list[Sample]:
             prompts = [render_prompt(tokenizer, example.messages) for example in mine]
